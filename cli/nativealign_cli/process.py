@@ -1,0 +1,169 @@
+"""One phase as processes on this machine: the stand-in for a batch/v1 Job. Called by the runner.
+
+Every index is `python -m nativealign_workloads STEP PHASE` with the environment that a pod would have.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nativealign_api import vocabulary
+from nativealign_api.plan import Phase
+from nativealign_api.resolved import ResolvedJob
+from nativealign_api.vocabulary import ExitCode
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 60.0
+"""How long processes may flush after SIGTERM."""
+
+
+class PhaseFailed(Exception):
+    """An index failed for good."""
+
+    def __init__(self, exit_code: int, message: dict[str, Any], log: Path) -> None:
+        super().__init__(message.get("message", f"ended with exit code {exit_code}"))
+        self.exit_code, self.log = exit_code, log
+        self.code: str = message.get("code", "ProcessDied")
+        self.hint: str = message.get("hint", f"see {log}")
+
+
+class Interrupted(Exception):
+    """The user asked to stop; everything is flushed."""
+
+
+@dataclass
+class Index:
+    """One running index."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    message: Path
+    progress: Path
+    log: Path
+
+
+@dataclass
+class PhaseProcesses:
+    """Runs all indexes of a phase, a few at a time."""
+
+    job: ResolvedJob
+    phase: Phase
+    job_file: Path
+    logs: Path
+    scratch: Path
+    retries: int
+    watch: Callable[[float], None]
+    """Called often with the part that is done, 0..1."""
+    name: str
+    tries: dict[int, int] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    _stopping: bool = False
+
+    def run(self) -> list[dict[str, Any]]:
+        """The termination messages of all indexes. Raises PhaseFailed or Interrupted; no process is left behind."""
+        waiting = deque(range(self.phase.indexes))
+        running: list[Index] = []
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.phase.parallelism:
+                    running.append(self._start(waiting.popleft()))
+                running = [index for index in running if not self._finished(index, waiting)]
+                self.watch(self._share(running))
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            _stop(running)
+            raise Interrupted from None
+        except PhaseFailed:
+            _stop(running)
+            raise
+        return self.results
+
+    def _start(self, number: int) -> Index:
+        writer = uuid.uuid4().hex[:12]
+        folder = self.scratch / writer
+        folder.mkdir(parents=True)
+        log = self.logs / f"{self.name}-{number}.log"
+        index = Index(number, self._spawn(number, writer, folder, log), folder / "message.json", folder / "progress.json", log)
+        return index
+
+    def _spawn(self, number: int, writer: str, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+        environment = os.environ | {
+            vocabulary.ENV_JOB: str(self.job_file),
+            vocabulary.ENV_INDEX: str(number),
+            vocabulary.ENV_WRITER: writer,
+            vocabulary.ENV_TERMINATION_LOG: str(folder / "message.json"),
+            vocabulary.ENV_PROGRESS: str(folder / "progress.json"),
+            vocabulary.ENV_SCRATCH: str(folder),
+            "OMP_NUM_THREADS": str(threads(self.phase, os.cpu_count() or 1)),
+        }
+        command = [sys.executable, "-m", "nativealign_workloads", self.job.step, self.job.phase]
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+            )
+
+    def _finished(self, index: Index, waiting: deque[int]) -> bool:
+        code = index.process.poll()
+        if code is None:
+            return False
+        message = _read(index.message)
+        if code == ExitCode.OK:
+            self.results.append(message)
+            return True
+        self._judge(index, code, message)
+        waiting.append(index.number)
+        return True
+
+    def _judge(self, index: Index, code: int, message: dict[str, Any]) -> None:
+        """Returns if the index may be tried again; raises otherwise."""
+        self.tries[index.number] = self.tries.get(index.number, 0) + 1
+        known = code in list(ExitCode)
+        retryable = ExitCode(code).retryable if known else True
+        if not retryable or code == ExitCode.SOFTWARE or self.tries[index.number] > self.retries:
+            raise PhaseFailed(code if known else ExitCode.SOFTWARE, message, index.log)
+
+    def _share(self, running: list[Index]) -> float:
+        parts = [min(100.0, _read(index.progress).get("percent") or 0.0) / 100 for index in running]
+        return (len(self.results) + sum(parts)) / self.phase.indexes
+
+
+def threads(phase: Phase, cores: int) -> int:
+    """Threads of each process. It depends on the number of indexes, not on how many run at once: that may change, results may not."""
+    processes = phase.resources.processes_per_node or max(1, phase.resources.gpus_per_node)
+    return max(1, cores // max(phase.indexes, processes))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+        return value
+    except (OSError, ValueError):
+        return {}
+
+
+def _stop(running: list[Index]) -> None:
+    for index in running:
+        index.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for index in running:
+        try:
+            index.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            index.process.kill()
+            index.process.wait()
+
+
+def _die_with_parent() -> None:
+    """A killed runner leaves no process behind (Linux: PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

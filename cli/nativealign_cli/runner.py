@@ -1,0 +1,238 @@
+"""`nativealign run`: the operator's work on one machine. Plans as the operator does, runs every phase as processes, keeps status.
+
+Every run inspects its inputs again, so an edited corpus or code of conduct is seen; equal inputs have equal digests, and what is
+committed under a digest is never computed twice.
+"""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nativealign_api.kinds import JobObject, references
+from nativealign_api.plan import Phase, Plan, Step, plan
+from nativealign_api.resolved import ResolvedJob, child_name, resolve
+from nativealign_api.status import ConditionStatus, JobStatus, Pinned, StepStatus
+from nativealign_api.steps import INSPECT
+from nativealign_api.vocabulary import Condition, ExitCode
+from nativealign_cli.display import Display
+from nativealign_cli.process import Interrupted, PhaseFailed, PhaseProcesses
+from nativealign_cli.state import Home, Run, local_uid
+
+GATE_FAILED = 1
+"""Exit code when all ran and a gate failed."""
+
+
+class Blocked(Exception):
+    """A job cannot start because of another one. `reason` is UpstreamMissing or UpstreamFailed."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def in_order(jobs: list[tuple[JobObject, Path]]) -> list[tuple[JobObject, Path]]:
+    """Every job after those of the list that it refers to; references never form a circle, kinds refer downwards only."""
+    kinds = ["AlignJob", "PretrainJob", "EvalJob"]
+    return sorted(jobs, key=lambda item: kinds.index(item[0].kind))
+
+
+@dataclass
+class Runner:
+    """Runs jobs one after another against one store."""
+
+    home: Home
+    display: Display
+    store_folder: str | None
+    """A folder as the store; None for the store that each spec names."""
+
+    def run(self, jobs: list[tuple[JobObject, Path]]) -> int:
+        """Runs all jobs; returns the exit code of the first that failed, else 0. A failed job does not stop those that need it not."""
+        codes = [self._run_job(job, path) for job, path in in_order(jobs)]
+        worst = next((code for code in codes if code), 0)
+        if len(jobs) > 1:
+            self._chain_report([self.home.run(job) for job, _ in jobs])
+        return worst
+
+    def _run_job(self, job: JobObject, path: Path) -> int:
+        job.metadata.uid = local_uid(job)
+        run = self.home.run(job)
+        before = run.status()
+        job.status = JobStatus(state="Running", start_time=_now())
+        run.logs.mkdir(parents=True, exist_ok=True)
+        self.display.job(job.reference)
+        code = self._attempt(job, path, run)
+        job.status.completion_time = _now()
+        run.write(job)
+        unchanged = (
+            before and before.state == job.status.state and all(step.reused for step in job.status.steps if step.name != INSPECT)
+        )
+        if not (unchanged and run.report.is_file()):
+            self._report(run)
+        self.display.finished(job, run.report if run.report.is_file() else None)
+        return code
+
+    def _attempt(self, job: JobObject, path: Path, run: Run) -> int:
+        try:
+            job.status.pinned = Pinned(upstream=self._upstream(job))
+            failed_gates = self._steps(job, path, run)
+        except Blocked as error:
+            return _end(job, "Failed", error.reason, str(error), ExitCode.NO_INPUT)
+        except PhaseFailed as error:
+            return _end(job, "Failed", error.code, f"{error}" + (f"; {error.hint}" if error.hint else ""), error.exit_code)
+        except Interrupted:
+            _end(job, "Suspended", "Interrupted", "stopped; run it again to go on", ExitCode.TEMPORARY)
+            run.write(job)
+            raise
+        if failed_gates:
+            return _end(
+                job, "GateFailed", "GateFailed", f"gate not passed: {', '.join(failed_gates)}; the data is kept", GATE_FAILED
+            )
+        return _end(job, "Complete", "StepsCommitted", "all steps are committed", ExitCode.OK)
+
+    def _upstream(self, job: JobObject) -> dict[str, dict[str, str]]:
+        """What the referenced jobs have committed, by kind/name. Raises Blocked."""
+        return {reference: self._pin(job, reference, accepted) for reference, accepted in references(job).items()}
+
+    def _pin(self, job: JobObject, reference: str, accept_failed_gate: bool) -> dict[str, str]:
+        kind, _, name = reference.partition("/")
+        twin = job.model_copy(deep=True)
+        twin.kind, twin.metadata.name = kind, name
+        twin.metadata.uid = uid = local_uid(twin)
+        status = self.home.run(twin).status()
+        if status is None:
+            raise Blocked("UpstreamMissing", f"{reference} never ran here; give its manifest too")
+        if status.state != "Complete" and not (status.state == "GateFailed" and accept_failed_gate):
+            raise Blocked("UpstreamFailed", f"{reference} is {status.state}; see `nativealign status {reference}`")
+        return {"uid": uid} | {step.name: step.digest for step in status.steps if step.digest}
+
+    def _steps(self, job: JobObject, path: Path, run: Run) -> list[str]:
+        """Runs what is not committed; returns the gates that failed."""
+        first = plan(job.kind, job.spec, job.status.pinned).steps[0]
+        job.status.steps = [StepStatus(name=INSPECT)]
+        found = self._step(job, path, run, first, job.status.steps[0])
+        job.status.pinned = Pinned.model_validate(found["pinned"])
+        run_plan = plan(job.kind, job.spec, job.status.pinned)
+        job.status.steps += [_planned(step, found["committed"]) for step in run_plan.steps[1:]]
+        job.status.outputs = run_plan.outputs()
+        self.display.plan(job)
+        for step, status in zip(run_plan.steps[1:], job.status.steps[1:], strict=True):
+            run.write(job)
+            if not status.reused:
+                self._step(job, path, run, step, status)
+        return self._failed_gates(job, path, run, run_plan)
+
+    def _step(self, job: JobObject, path: Path, run: Run, step: Step, status: StepStatus) -> dict[str, Any]:
+        """Runs the phases of a step; returns the last phase's termination message."""
+        began = time.monotonic()
+        last: dict[str, Any] = {}
+        status.state = "Running"
+        for phase in step.phases:
+            status.phase = phase.name
+            run.write(job)
+            messages = self._phase(job, path, run, step, phase, status)
+            job.status.cost.accelerator_seconds += phase.resources.gpus_per_node * phase.indexes * (time.monotonic() - began)
+            for message in messages if phase.name != "commit" else []:
+                job.status.cost.expert_requests += message.get("usage", {}).get("requests", 0)
+                job.status.cost.expert_tokens += message.get("usage", {}).get("tokens", 0)
+            last = messages[-1]
+        status.state, status.phase, status.digest = "Committed", None, step.digest or last.get("digest")
+        status.seconds = round(time.monotonic() - began, 2)
+        status.counts = _flat_counts(last.get("counts", {}))
+        status.metrics = last.get("metrics", {})
+        job.status.cost.step_seconds += status.seconds
+        self.display.step(status)
+        return last
+
+    def _phase(self, job: JobObject, path: Path, run: Run, step: Step, phase: Phase, status: StepStatus) -> list[dict[str, Any]]:
+        resolved = self._resolve(job, path, step, phase)
+        name = child_name(job.kind, job.metadata.name, step.name, phase.name, 0)
+        job_file = run.folder.resolve() / "jobs" / f"{name}.json"
+        job_file.parent.mkdir(parents=True, exist_ok=True)
+        job_file.write_bytes(resolved.dump())
+
+        def watch(share: float) -> None:
+            self.display.phase(job, status, phase, share)
+
+        try:
+            return PhaseProcesses(
+                resolved, phase, job_file, run.logs, self.home.root / "scratch", job.spec.retries, watch, name
+            ).run()
+        except PhaseFailed:
+            status.state = "Failed"
+            raise
+        except Interrupted:
+            status.state = "Suspended"
+            raise
+
+    def _resolve(self, job: JobObject, path: Path, step: Step, phase: Phase) -> ResolvedJob:
+        return resolve(
+            job,
+            step,
+            phase,
+            store_folder=self.store_folder or (None if job.spec.store else str(self.home.store.resolve())),
+            base_directory=str(path.parent.resolve()),
+        )
+
+    def _failed_gates(self, job: JobObject, path: Path, run: Run, run_plan: Plan) -> list[str]:
+        """Asks the last step's commit phase again, which is idempotent: its message has the verdict also of a reused step."""
+        last = run_plan.steps[-1]
+        if job.kind == "PretrainJob" or not _has_gates(job):
+            return []
+        message = self._phase(job, path, run, last, last.phases[-1], StepStatus(name=last.name))[-1]
+        job.status.steps[-1].metrics = job.status.steps[-1].metrics or message.get("metrics", {})
+        return (message.get("failedGates") or [message["gate"]]) if message.get("gate") in ("Fail", "Inconclusive") else []
+
+    def _report(self, run: Run) -> None:
+        self._make_report([run], run.report)
+
+    def _chain_report(self, runs: list[Run]) -> None:
+        newest = max((run.folder / "status.json").stat().st_mtime for run in runs)
+        path = self.home.root / "report.html"
+        if not path.is_file() or any(run.report.is_file() and run.report.stat().st_mtime > path.stat().st_mtime for run in runs):
+            self._make_report(runs, path)
+        self.display.chain(path if path.is_file() and newest else None)
+
+    def _make_report(self, runs: list[Run], path: Path) -> None:
+        statuses = [str(run.folder / "status.json") for run in runs]
+        store = ["--store", self.store_folder or str(self.home.store.resolve())]
+        command = [sys.executable, "-m", "nativealign_workloads.report", *store, "--output", str(path), *statuses]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            self.display.warn(f"no report: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+
+
+def _has_gates(job: JobObject) -> bool:
+    spec: Any = job.spec
+    return spec.gate is not None if job.kind == "EvalJob" else any(value is not None for _, value in spec.gates)
+
+
+def _planned(step: Step, committed: list[str]) -> StepStatus:
+    reused = step.name in committed
+    return StepStatus(name=step.name, digest=step.digest, reused=reused, state="Committed" if reused else "Waiting")
+
+
+def _flat_counts(counts: dict[str, Any]) -> dict[str, int]:
+    return {name: value["count"] if isinstance(value, dict) else value for name, value in counts.items()}
+
+
+def _end(job: JobObject, state: str, reason: str, message: str, code: int) -> int:
+    """Writes the end of a run into the status."""
+    job.status.state = state
+    good, bad = state == "Complete", state in ("Failed", "GateFailed")
+    truths = {Condition.READY: not bad, Condition.STALLED: bad}
+    truths |= {Condition.COMPLETE: True, Condition.FINISHED: True} if good else {}
+    truths |= {Condition.FAILED: True, Condition.FINISHED: True} if bad else {}
+    truths |= {Condition.SUSPENDED: True} if state == "Suspended" else {}
+    job.status.conditions = [
+        ConditionStatus(type=kind, status="True" if truth else "False", reason=reason, message=message, last_transition_time=_now())
+        for kind, truth in truths.items()
+    ]
+    return int(code)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,116 @@
+"""The folder of local runs: what ran, how far it is, and its logs. Read by every command, written by `run` alone.
+
+HOME/store/                                   the object store, unless the manifest or --store names another
+HOME/runs/NAMESPACE/NAME-UID8/status.json     the same status that the operator writes on a cluster
+HOME/runs/NAMESPACE/NAME-UID8/logs/           output of every process
+HOME/runs/NAMESPACE/NAME-UID8/report.html
+"""
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nativealign_api.kinds import JobObject
+from nativealign_api.plan import run_prefix
+from nativealign_api.status import JobStatus
+
+UID_NAMESPACE = uuid.UUID("6e617469-7665-616c-6967-6e0000000000")
+
+
+class Busy(Exception):
+    """Another `nativealign run` works in the same folder."""
+
+
+def local_uid(job: JobObject) -> str:
+    """The uid of a job on a laptop: the same for the same kind, namespace and name."""
+    return str(uuid.uuid5(UID_NAMESPACE, f"{job.kind}/{job.metadata.namespace}/{job.metadata.name}"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job's folder."""
+
+    folder: Path
+    reference: str
+    """kind/name"""
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    def status(self) -> JobStatus | None:
+        """The last status; None where the job never ran."""
+        record = self._record()
+        return JobStatus.model_validate(record["status"]) if record else None
+
+    def write(self, job: JobObject) -> None:
+        """Replaces the record in one piece."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        metadata = {"name": job.metadata.name, "namespace": job.metadata.namespace, "uid": job.metadata.uid}
+        spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+        record = {"apiVersion": job.api_version, "kind": job.kind, "metadata": metadata, "spec": spec, "status": job.status.dump()}
+        partial = self.folder / "status.json.tmp"
+        partial.write_text(json.dumps(record, ensure_ascii=False, indent=1))
+        partial.replace(self.folder / "status.json")
+
+    def _record(self) -> dict[str, dict[str, object]] | None:
+        path = self.folder / "status.json"
+        record: dict[str, dict[str, object]] | None = json.loads(path.read_text()) if path.is_file() else None
+        return record
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of local runs."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    def run(self, job: JobObject) -> Run:
+        """The folder of a job whose uid is set."""
+        return Run(self.root / run_prefix(job.metadata.namespace, job.metadata.name, job.metadata.uid or ""), job.reference)
+
+    def runs(self) -> list[Run]:
+        """Every job that ran here, by namespace and name."""
+        found = sorted(self.root.glob("runs/*/*/status.json"))
+        return [Run(path.parent, _reference(path)) for path in found]
+
+    def find(self, name: str) -> list[Run]:
+        """The runs that `name` or `kind/name` means; the kind may be written in lower case or as a short name."""
+        kind, _, bare = name.rpartition("/")
+        return [run for run in self.runs() if _fits(run.reference, kind, bare)]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one `run`. Raises Busy."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Busy(f"another nativealign run works in {self.root}") from None
+            file.write(str(os.getpid()))
+            yield
+
+
+def _reference(path: Path) -> str:
+    record = json.loads(path.read_text())
+    return f"{record['kind']}/{record['metadata']['name']}"
+
+
+def _fits(reference: str, kind: str, name: str) -> bool:
+    own_kind, _, own_name = reference.partition("/")
+    short = {"AlignJob": "aj", "PretrainJob": "pj", "EvalJob": "ej"}[own_kind]
+    return own_name == name and kind.lower() in ("", short, own_kind.lower(), own_kind.lower() + "s")

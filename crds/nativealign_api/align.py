@@ -1,0 +1,272 @@
+"""AlignJob: from a web corpus to an aligned corpus and the worker that aligned it (arXiv 2412.03253, section 3)."""
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from nativealign_api.base import Count, Model, Operational, Percent, Rule
+from nativealign_api.common import (
+    BaseModelSource,
+    ConfigMapKeyReference,
+    Corpus,
+    DeepSpeed,
+    JobSpec,
+    ModelFolder,
+    OpenAIEngine,
+    Optimizer,
+    Resources,
+    RulesEngine,
+    Sharding,
+    TransformersEngine,
+)
+
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
+
+
+class CodeOfConduct(Model):
+    """The rules that the expert and the worker rewrite by. Its content is pinned when the job starts."""
+
+    builtin: Literal["ar-1"] | None = None
+    """A code of conduct that comes with nativealign."""
+    inline: Annotated[str, StringConstraints(min_length=1, max_length=65536)] | None = None
+    """A code of conduct as YAML text."""
+    config_map: ConfigMapKeyReference | None = None
+    """A ConfigMap key with a code of conduct as YAML text."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("builtin", "inline", "configMap")
+
+
+class Repair(Model):
+    """Repairs of damaged text, each recorded for each document. Nothing else is ever normalised in kept text."""
+
+    encoding: bool = True
+    """Undo UTF-8 that was read as cp1252 or latin-1, where that is certain."""
+    presentation_forms: bool = True
+    """Replace Arabic presentation forms (U+FB50 to U+FEFF) by their letters."""
+
+
+class Clean(Model):
+    """What is kept before duplicates are looked for."""
+
+    languages: Annotated[list[Language], Field(min_length=1, max_length=16)] = ["ar"]
+    """Languages to keep (ISO 639-1)."""
+    min_words: Annotated[int, Field(ge=0, le=10**6)] = 5
+    """Shortest document, in words, after boilerplate is gone."""
+    max_words: Annotated[int, Field(ge=1, le=10**7)] = 100_000
+    """Longest document, in words."""
+    remove_boilerplate: bool = True
+    """Drop lines of navigation, sharing, cookies, copyright."""
+    repair: Repair = Repair()
+    """Repairs of damaged text."""
+
+
+class Fuzzy(Model):
+    """Near duplicates by MinHash and locality sensitive hashing over word shingles of the folded text."""
+
+    similarity: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Lowest estimated Jaccard similarity of two duplicates."""
+    shingle_words: Annotated[int, Field(ge=1, le=20)] = 5
+    """Words in a shingle."""
+    bands: Annotated[int, Field(ge=1, le=256)] = 14
+    """Bands of the signature; two documents are compared when one band is equal."""
+    rows: Annotated[int, Field(ge=1, le=64)] = 8
+    """Permutations in a band."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    """Seed of the permutations."""
+
+
+class Dedup(Model):
+    """Which documents count as the same."""
+
+    mode: Literal["Exact", "Fuzzy"] = "Fuzzy"
+    """Exact: equal after folding. Fuzzy: also near duplicates."""
+    fuzzy: Fuzzy = Fuzzy()
+    """Parameters of mode Fuzzy."""
+
+
+class HeldOut(Model):
+    """Documents that no step trains on, for bits per byte in an EvalJob; drawn by duplicate cluster before the seed sample."""
+
+    documents: Annotated[Count, Field(ge=0)] = 1000
+    """How many; 0 for none."""
+    max_percent: Percent = 5.0
+    """At most this part of the documents, in percent."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    """Seed of the draw."""
+
+
+class Seed(Model):
+    """The sample that the expert rewrites to teach the worker (paper: 96 K documents at random)."""
+
+    documents: Annotated[Count, Field(ge=1)] = 96_000
+    """How many documents; all of them where there are fewer."""
+    strategy: Literal["Random", "HighPerplexity", "LowPerplexity"] = "Random"
+    """Which documents, as in the paper's ablation."""
+    perplexity_model: ModelFolder | None = None
+    """Causal language model for the two perplexity strategies."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    """Seed of the draw."""
+
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.strategy) || self.strategy == 'Random' || has(self.perplexityModel)",
+            "strategy needs perplexityModel",
+        ),
+    )
+
+    def problems(self) -> Iterator[str]:
+        if self.strategy != "Random" and self.perplexity_model is None:
+            yield f"strategy {self.strategy} needs perplexityModel"
+
+
+class Expert(Model):
+    """Who rewrites the seed sample, and chunks whose guard says so."""
+
+    rules: RulesEngine | None = None
+    """Offline rules."""
+    openai: OpenAIEngine | None = None
+    """An OpenAI-compatible endpoint."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("rules", "openai")
+
+
+class Chunking(Model):
+    """How a document is cut for rewriting; the same for the seed sample, the worker's training and the rewriting."""
+
+    max_tokens: Annotated[int, Field(ge=16, le=32768)] = 512
+    """Longest chunk, in tokens of the worker; without a worker, in words."""
+    context_tokens: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Tokens of the original text before the chunk that are shown with it."""
+
+
+class WorkerTraining(Model):
+    """Supervised fine-tuning on the pairs, loss on the answer only."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Passes over the pairs."""
+    global_batch: Annotated[int, Field(ge=1, le=65536)] = 128
+    """Sequences in one step."""
+    sequence_length: Annotated[int, Field(ge=64, le=131072)] = 2048
+    """Length of the packed sequences, in tokens."""
+    max_identity_percent: Percent = 30.0
+    """Pairs that the expert left unchanged, at most, in percent of all."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    """Seed of the order."""
+    optimizer: Optimizer = Optimizer()
+    """Optimizer."""
+    deepspeed: DeepSpeed = DeepSpeed()
+    """DeepSpeed."""
+    checkpoint_every_steps: Annotated[int, Operational, Field(ge=1, le=10**6)] = 200
+    """Steps between two checkpoints."""
+
+
+class Worker(Model):
+    """The small model that learns to rewrite. Without it the expert rewrites the whole corpus."""
+
+    base: BaseModelSource
+    """Model to start from (paper: Qwen1.5-4B-Chat)."""
+    train: WorkerTraining = WorkerTraining()
+    """How it is trained."""
+    resources: Annotated[Resources | None, Operational] = None
+    """For training the worker."""
+
+
+class Rewrite(Model):
+    """How the corpus is rewritten."""
+
+    transformers: TransformersEngine | None = None
+    """The trained worker, in process. The default where there is a worker."""
+    max_output_ratio: Annotated[float, Field(ge=1, le=8)] = 1.4
+    """Longest rewriting, in tokens, as a multiple of the chunk's length (64 are added)."""
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 1
+    """Times that a chunk is generated again when a guard says Retry."""
+    segment_documents: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Documents after which progress is durable; a killed pod repeats at most these."""
+    parallelism: Annotated[int | None, Operational, Field(ge=1, le=10000)] = None
+    """Pods at the same time; default spec.parallelism."""
+    resources: Annotated[Resources | None, Operational] = None
+    """For rewriting."""
+
+
+class ToxicityModel(ModelFolder):
+    """A text classifier of transformers (AutoModelForSequenceClassification)."""
+
+    toxic_labels: Annotated[list[str], Field(min_length=1, max_length=32)]
+    """Labels whose probabilities are added up."""
+
+
+class Assess(Model):
+    """What is measured before and after, on a sample."""
+
+    documents: Annotated[Count, Field(ge=1)] = 500
+    """Size of the sample."""
+    perplexity_model: ModelFolder | None = None
+    """Causal language model for perplexity before and after."""
+    toxicity_model: ToxicityModel | None = None
+    """Classifier for toxicity before and after."""
+    judge: OpenAIEngine | None = None
+    """Judge of the paper's five aspects, 1 to 10."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
+    """Seed of the draw."""
+    resources: Annotated[Resources | None, Operational] = None
+    """For assessing."""
+
+
+class AlignGates(Model):
+    """When the job ends as GateFailed. The data is kept; another job uses it only with acceptFailedGate."""
+
+    max_fallback_percent: Percent | None = None
+    """Chunks that kept their original because of a guard, at most, in percent."""
+    max_dropped_percent: Percent | None = None
+    """Chunks dropped by a guard, at most, in percent."""
+    min_number_preservation_percent: Percent | None = None
+    """Numbers of the original that the rewriting keeps, at least, in percent."""
+
+
+class AlignJobSpec(JobSpec):
+    """What to align, by which rules, with which models."""
+
+    corpora: Annotated[list[Corpus], Field(min_length=1, max_length=64)]
+    """Input; where documents are the same, the one of the first corpus is kept."""
+    max_quarantined_percent: Annotated[Percent, Operational] = 5.0
+    """Unreadable records and files, at most, in percent of the records; more fail the job."""
+    sharding: Sharding = Sharding()
+    """How the input is cut."""
+    clean: Clean = Clean()
+    """Cleaning."""
+    dedup: Dedup = Dedup()
+    """Deduplication."""
+    held_out: HeldOut = HeldOut()
+    """Documents kept away from training."""
+    code_of_conduct: CodeOfConduct = CodeOfConduct(builtin="ar-1")
+    """Rules of rewriting, with guards and judge rubric."""
+    seed: Seed = Seed()
+    """Sample for the expert."""
+    expert: Expert
+    """Who rewrites the sample."""
+    chunking: Chunking = Chunking()
+    """How documents are cut."""
+    worker: Worker | None = None
+    """Alignment worker."""
+    rewrite: Rewrite = Rewrite()
+    """Rewriting of the corpus."""
+    assess: Assess = Assess()
+    """Measurements before and after."""
+    gates: AlignGates = AlignGates()
+    """Conditions of success."""
+
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.corpora.all(a, self.corpora.exists_one(b, b.name == a.name))", "corpora must have different names"),
+        Rule(
+            "has(self.worker) || !has(self.rewrite) || !has(self.rewrite.transformers)",
+            "rewrite.transformers needs worker",
+        ),
+    )
+
+    def problems(self) -> Iterator[str]:
+        names = [corpus.name for corpus in self.corpora]
+        if len(set(names)) != len(names):
+            yield self.cel_rules[0].message
+        if self.worker is None and self.rewrite.transformers is not None:
+            yield self.cel_rules[1].message

@@ -1,0 +1,108 @@
+"""The fixed steps of each kind, their phases, and what each reads. A table, and the only one.
+
+A step's `version` is raised by hand when its output changes on purpose; that changes the digest of the step and of all after it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Form(StrEnum):
+    """How a phase runs."""
+
+    SHARDED = "Sharded"
+    """Independent indexes, any number at a time."""
+    SINGLE = "Single"
+    """One pod."""
+    GANG = "Gang"
+    """One pod per node, all at the same time."""
+
+
+@dataclass(frozen=True)
+class PhaseDefinition:
+    name: str
+    form: Form
+    accelerator: bool = False
+    """Whether the pods get the step's accelerators."""
+    enabled: Callable[[Any], bool] = lambda spec: True
+
+
+@dataclass(frozen=True)
+class StepDefinition:
+    name: str
+    version: int
+    reads: tuple[str, ...]
+    """Paths of the spec fields that the step may read; their identity part enters the digest."""
+    inputs: tuple[str, ...]
+    """Pinned inputs and earlier steps, by name; one that the spec does not have is left out."""
+    phases: tuple[PhaseDefinition, ...]
+    resources: str = "resources"
+    """Path of the spec field with the step's own resources."""
+    parallelism: str = "parallelism"
+    """Path of the spec field with the step's own parallelism."""
+    enabled: Callable[[Any], bool] = lambda spec: True
+
+
+INSPECT = "inspect"
+COMMIT = PhaseDefinition("commit", Form.SINGLE)
+
+
+def _step(name: str, version: int, reads: str, inputs: str, *phases: PhaseDefinition, **extra: Any) -> StepDefinition:
+    return StepDefinition(name, version, tuple(reads.split()), tuple(inputs.split()), phases, **extra)
+
+
+def _sharded(name: str, accelerator: bool = False, **extra: Any) -> PhaseDefinition:
+    return PhaseDefinition(name, Form.SHARDED, accelerator, **extra)
+
+
+def _single(name: str, accelerator: bool = False) -> PhaseDefinition:
+    return PhaseDefinition(name, Form.SINGLE, accelerator)
+
+
+def _has_worker(spec: Any) -> bool:
+    return getattr(spec, "worker", None) is not None
+
+
+def _by_perplexity(spec: Any) -> bool:
+    return bool(spec.seed.strategy != "Random")
+
+
+_INSPECT = _step(INSPECT, 1, "", "", _single("list"))
+
+ALIGN_STEPS = (
+    _INSPECT,
+    _step("clean", 1, "corpora clean maxQuarantinedPercent", "corpora", _sharded("filter"), COMMIT),
+    _step("dedup", 1, "dedup heldOut", "clean",
+          _sharded("sign"), _sharded("group"), _single("link"), _sharded("filter"), COMMIT),
+    _step("annotate", 1, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
+          _sharded("score", accelerator=True, enabled=_by_perplexity), _single("sample"), _sharded("annotate"), COMMIT, enabled=_has_worker),
+    _step("train-worker", 1, "worker.base worker.train chunking", "annotate conduct worker.base",
+          PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
+          resources="worker.resources", enabled=_has_worker),
+    _step("rewrite", 1, "rewrite chunking expert worker.base", "dedup conduct train-worker",
+          _sharded("rewrite", accelerator=True), COMMIT,
+          resources="rewrite.resources", parallelism="rewrite.parallelism"),
+    _step("assess", 1, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",
+          _single("measure", accelerator=True), COMMIT, resources="assess.resources"),
+)  # fmt: skip
+
+PRETRAIN_STEPS = (
+    _INSPECT,
+    _step("tokenize", 1, "mix base sequenceLength maxQuarantinedPercent", "base",
+          _single("tokenizer"), _sharded("tokenize"), COMMIT),
+    _step("train", 1,
+          "base mix whenExhausted sequenceLength tokens globalBatch seed optimizer deepspeed checkpoints", "tokenize base",
+          PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT, resources="trainResources"),
+    _step("export", 1, "", "train", _single("export"), COMMIT),
+)  # fmt: skip
+
+EVAL_STEPS = (
+    _INSPECT,
+    _step("evaluate", 1, "benchmarks engine heldOut judge", "model baseline data heldOut",
+          _sharded("evaluate", accelerator=True), COMMIT, resources="evaluateResources"),
+    _step("report", 1, "gate", "evaluate", _single("report"), COMMIT),
+)  # fmt: skip
+
+STEPS = {"AlignJob": ALIGN_STEPS, "PretrainJob": PRETRAIN_STEPS, "EvalJob": EVAL_STEPS}

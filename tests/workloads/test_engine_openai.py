@@ -1,0 +1,255 @@
+"""The HTTP engine against a real server of the protocol: order, retries, rates, budget, and clear ends."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.workloads.openai_server import Answer, OpenAIServer, completion, error, openai_server
+
+from nativealign_workloads.engines.budget import Budget, BudgetExhausted
+from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine, estimated_tokens
+from nativealign_workloads.engines.pacing import Backoff, Pace, retry_after_seconds
+from nativealign_workloads.engines.protocol import Request
+from nativealign_workloads.errors import ConfigError, PermissionDenied, UnavailableError
+
+KEY = "sk-very-secret-key"
+
+
+class Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with openai_server() as running:
+        yield running
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def engine(server: OpenAIServer, time: Time) -> Iterator[Callable[..., OpenAIEngine]]:
+    made: list[OpenAIEngine] = []
+
+    def make(budget: Budget | None = None, url: str | None = None, key: str | None = KEY, **limits: Any) -> OpenAIEngine:
+        bounds = Limits(**{"concurrency": 4, "timeout_seconds": 5, "attempts": 3, **limits})
+        made.append(OpenAIEngine(url or server.url, "m", key, bounds, budget, clock=time.clock, sleep=time.sleep))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def requests(count: int) -> list[Request]:
+    return [Request(f"r{i}", [{"role": "user", "content": f"text {i}"}], f"text {i}", 20) for i in range(count)]
+
+
+def test_replies_come_in_the_order_of_the_requests_with_their_tokens(server, engine) -> None:
+    replies = engine().generate(requests(20))
+    assert [(r.id, r.text, r.finish_reason) for r in replies] == [(f"r{i}", f"TEXT {i}", "Stop") for i in range(20)]
+    assert {(r.prompt_tokens, r.completion_tokens, r.model, r.error) for r in replies} == {(10, 5, "served", None)}
+
+
+def test_the_request_is_deterministic_and_carries_the_key(server, engine) -> None:
+    engine().generate(requests(1))
+    assert server.requests == [
+        {"model": "m", "messages": [{"role": "user", "content": "text 0"}], "max_tokens": 20, "temperature": 0, "seed": 0}
+    ]
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_nothing_of_the_environment_goes_to_the_endpoint(server, engine, monkeypatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "from-environment")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    engine(key=None).generate(requests(1))
+    assert not any("from-environment" in value for value in server.headers[0].values())
+
+
+def test_an_engine_serves_many_batches(server, engine) -> None:
+    one = engine()
+    assert [one.generate(requests(3))[2].text for _ in range(3)] == ["TEXT 2"] * 3
+    assert one.generate([]) == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        error(500),
+        error(429),
+        Answer(close=True),
+        Answer(body=b"<html>gateway</html>", headers=(("Content-Type", "text/html"),)),
+        Answer(body=b"{not json"),
+        Answer(body=b"[]"),
+        Answer(body=b'{"choices": []}'),
+        Answer(body=b'{"choices": null}'),
+        Answer(body=b'{"choices": [{"message": null}]}'),
+        Answer(body=b""),
+        Answer(body=completion("")),
+        Answer(body=completion(None)),
+    ],
+    ids=lambda a: f"{a.status}-{(a.body or b'')[:25].decode()}",
+)
+def test_a_passing_failure_is_tried_again(server, engine, failure: Answer) -> None:
+    server.script.extend([failure, failure])
+    (reply,) = engine().generate(requests(1))
+    assert (reply.text, reply.finish_reason) == ("TEXT 0", "Stop")
+    assert len(server.requests) == 3
+
+
+def test_a_request_that_never_succeeds_is_an_error_reply_and_the_others_stand(server, engine) -> None:
+    server.script.extend([Answer(body=completion("fine"))] + [error(503, "busy")] * 3)
+    replies = engine(concurrency=1).generate(requests(3))
+    assert [r.finish_reason for r in replies] == ["Stop", "Error", "Stop"]
+    assert replies[1].error == "Error code: 503 - busy (after 3 attempts)"
+
+
+def test_retry_after_is_honoured(server, engine, time: Time) -> None:
+    server.script.append(error(429, Retry_After="37"))
+    engine().generate(requests(1))
+    assert time.now >= 37
+
+
+def test_a_server_that_is_too_slow_is_given_up(server, engine) -> None:
+    server.script.append(Answer(hang=True))
+    (reply,) = engine(timeout_seconds=0.3).generate(requests(1))
+    assert reply.text == "TEXT 0"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer(body=completion("half", "length")), ("half", "Length")),
+        (Answer(body=completion(None, "length")), ("", "Length")),
+        (Answer(body=completion(None, "content_filter")), ("", "Refusal")),
+        (Answer(body=completion(None, "stop", refusal="I cannot")), ("", "Refusal")),
+    ],
+)
+def test_finish_reasons_are_translated(server, engine, answer: Answer, expected: tuple[str, str]) -> None:
+    server.script.append(answer)
+    (reply,) = engine().generate(requests(1))
+    assert (reply.text, reply.finish_reason) == expected
+
+
+def test_a_prompt_that_is_refused_as_too_long_fails_alone_and_at_once(server, engine) -> None:
+    server.script.append(error(400, "context length exceeded"))
+    (reply,) = engine().generate(requests(1))
+    assert (reply.finish_reason, reply.error) == ("Error", "Error code: 400 - context length exceeded")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "code"),
+    [
+        (error(401, f"bad key {KEY}"), PermissionDenied, "ExpertUnauthorized"),
+        (error(403), PermissionDenied, "ExpertUnauthorized"),
+        (error(404), ConfigError, "ModelNotFound"),
+        (error(429, code="insufficient_quota"), ConfigError, "QuotaExhausted"),
+    ],
+)
+def test_what_no_retry_can_mend_stops_everything(server, engine, answer: Answer, kind: type, code: str) -> None:
+    server.forever = answer
+    with pytest.raises(kind) as caught:
+        engine().generate(requests(50))
+    assert caught.value.code == code
+    assert KEY not in str(caught.value)
+    assert len(server.requests) <= 8
+
+
+@pytest.mark.parametrize("failure", [error(500), Answer(close=True), Answer(body=b"garbage")])
+def test_an_endpoint_that_gives_nothing_usable_is_unavailable(server, engine, failure: Answer) -> None:
+    server.forever = failure
+    with pytest.raises(UnavailableError, match="ExpertUnavailable"):
+        engine().generate(requests(50))
+    assert len(server.requests) <= 4 * 3 + 8
+
+
+def test_an_endpoint_that_is_not_there_is_unavailable(engine) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(UnavailableError, match="connection failed"):
+        engine(url=url).generate(requests(2))
+
+
+def test_the_budget_of_requests_is_a_hard_stop_and_keeps_what_is_paid(server, engine) -> None:
+    budget = Budget(requests=5)
+    with pytest.raises(BudgetExhausted, match="spent 5 of 5 requests") as caught:
+        engine(budget).generate(requests(9))
+    assert len(server.requests) == 5
+    assert len(caught.value.replies) == 5
+    assert budget.spent_tokens == 75
+
+
+def test_retries_count_against_the_budget(server, engine) -> None:
+    server.forever = error(500)
+    with pytest.raises(BudgetExhausted):
+        engine(Budget(requests=2), attempts=9).generate(requests(1))
+    assert len(server.requests) == 2
+
+
+def test_the_budget_of_tokens_is_never_passed_and_used_to_its_end(server, engine) -> None:
+    estimate = estimated_tokens(requests(1)[0])
+    assert estimate > 15
+    budget = Budget(tokens=15 * 6 + estimate)
+    with pytest.raises(BudgetExhausted):
+        engine(budget).generate(requests(30))
+    assert 15 * 6 < budget.spent_tokens <= 15 * 6 + estimate
+    assert not budget.under_way
+
+
+def test_a_budget_carries_over_what_was_spent_before(server, engine) -> None:
+    with pytest.raises(BudgetExhausted):
+        engine(Budget(requests=5, spent_requests=5)).generate(requests(1))
+    assert server.requests == []
+
+
+def test_requests_per_minute_are_kept(server, engine, time: Time) -> None:
+    engine(requests_per_minute=60).generate(requests(10))
+    assert time.now >= 9
+
+
+def test_tokens_per_minute_are_kept(server, engine, time: Time) -> None:
+    engine(tokens_per_minute=60, concurrency=1).generate(requests(5))
+    assert time.now >= 4 * 15
+
+
+def test_never_more_than_the_allowed_requests_run_at_once() -> None:
+    time = Time()
+    pace = Pace(120, time.clock, time.sleep)
+
+    async def take_three() -> None:
+        for _ in range(3):
+            await pace.take(1)
+
+    asyncio.run(take_three())
+    assert time.slept == [0.5, 0.5]
+
+
+def test_waits_grow_within_their_cap_and_respect_the_server() -> None:
+    backoff = Backoff(first=1, cap=8)
+    waits = [backoff.wait(n, None) for n in range(1, 9)]
+    assert all(0.5 * min(8, 2 ** (n - 1)) <= wait <= min(8, 2 ** (n - 1)) for n, wait in enumerate(waits, 1))
+    assert backoff.wait(1, 1e9) == 600
+    assert retry_after_seconds({"retry-after": "12"}) == 12
+    assert retry_after_seconds({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0
+    assert retry_after_seconds({"retry-after": "soon"}) is None
+    assert retry_after_seconds({}) is None

@@ -1,0 +1,122 @@
+"""`python -m nativealign_workloads STEP PHASE`: the one command of every pod.
+
+Reads its job from the environment, runs the phase, leaves a termination message (JSON, at most 4 KiB), ends with a sysexits code.
+`python -m nativealign_workloads report ...` is the leaf that writes HTML; see report/.
+"""
+
+import importlib
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nativealign_api import vocabulary
+from nativealign_api.vocabulary import ExitCode
+from nativealign_workloads.context import Context, from_environment, stop_on_sigterm
+from nativealign_workloads.errors import ConfigError, NoSpaceError, StepError, UsageError
+
+PHASES = {
+    "inspect list": "inspection:run",
+    "clean filter": "align.clean:run",
+    "clean commit": "align.clean:commit",
+    "dedup sign": "align.dedup:sign",
+    "dedup group": "align.dedup:group",
+    "dedup link": "align.dedup:link",
+    "dedup filter": "align.dedup:keep",
+    "dedup commit": "align.dedup:commit",
+    "annotate score": "align.annotate:score",
+    "annotate sample": "align.annotate:sample",
+    "annotate annotate": "align.annotate:annotate",
+    "annotate commit": "align.annotate:commit",
+    "train-worker train": "align.train_worker:train",
+    "train-worker commit": "align.train_worker:commit",
+    "rewrite rewrite": "align.rewrite:run",
+    "rewrite commit": "align.rewrite:commit",
+    "assess measure": "align.assess:measure",
+    "assess commit": "align.assess:commit",
+    "tokenize tokenizer": "pretrain.tokenize:tokenizer",
+    "tokenize tokenize": "pretrain.tokenize:run",
+    "tokenize commit": "pretrain.tokenize:commit",
+    "train train": "pretrain.train:run",
+    "train commit": "pretrain.train:commit",
+    "export export": "pretrain.export:run",
+    "export commit": "pretrain.export:commit",
+    "evaluate evaluate": "evaluate.steps:evaluate",
+    "evaluate commit": "evaluate.steps:commit_evaluate",
+    "report report": "evaluate.steps:report",
+    "report commit": "evaluate.steps:commit_report",
+}
+"""Module and function of each phase, imported when it runs: a commit pod never imports torch."""
+
+MESSAGE_LIMIT = 4096
+"""Bytes of a termination message that Kubernetes keeps."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one phase; returns the exit code."""
+    context: Context | None = None
+    try:
+        run = _find(arguments)
+        context = from_environment(os.environ)
+        stop_on_sigterm(context)
+        result = run(context)
+        context.progress.finish()
+        _leave_message({"step": context.job.step, "phase": context.job.phase, "index": context.index, **result})
+        return ExitCode.OK
+    except Exception as error:
+        return _fail(_as_step_error(error))
+    finally:
+        if context:
+            shutil.rmtree(context.scratch, ignore_errors=True)
+
+
+def _find(arguments: list[str]) -> Callable[[Context], dict[str, Any]]:
+    target = PHASES.get(" ".join(arguments))
+    if target is None:
+        raise UsageError("UnknownPhase", f"no phase {' '.join(arguments)!r}", f"one of: {', '.join(PHASES)}")
+    module, _, function = target.partition(":")
+    try:
+        found: Callable[[Context], dict[str, Any]] = getattr(importlib.import_module(f"nativealign_workloads.{module}"), function)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("nativealign"):
+            raise
+        raise ConfigError(
+            "PackageMissing", f"step {arguments[0]} needs the package {error.name}", 'pip install "nativealign[workloads-cpu]"'
+        ) from None
+    return found
+
+
+def _as_step_error(error: Exception) -> StepError:
+    if isinstance(error, StepError):
+        return error
+    if isinstance(error, OSError) and error.errno in {28, 122}:
+        return NoSpaceError(
+            "NoSpace", f"the disk is full: {error.filename or error}", "free space, or raise resources.scratch.size"
+        )
+    traceback.print_exc()
+    return StepError("InternalError", f"{type(error).__name__}: {error}", "this is a defect of nativealign; please report it")
+
+
+def _fail(error: StepError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    _leave_message({"code": error.code, "message": error.message, "hint": error.hint})
+    return error.exit_code
+
+
+def _leave_message(message: dict[str, Any]) -> None:
+    text = json.dumps(message, ensure_ascii=False)
+    if len(text.encode()) > MESSAGE_LIMIT:
+        text = json.dumps({key: value for key, value in message.items() if len(json.dumps(value)) < 512}, ensure_ascii=False)
+    path = Path(os.environ.get(vocabulary.ENV_TERMINATION_LOG, vocabulary.DEFAULT_TERMINATION_LOG))
+    try:
+        path.write_text(text)
+    except OSError:
+        print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

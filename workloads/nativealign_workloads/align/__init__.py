@@ -1,0 +1,1 @@
+"""Steps of an AlignJob, one module each."""

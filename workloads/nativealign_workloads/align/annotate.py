@@ -1,0 +1,197 @@
+"""annotate: let the expert rewrite a seed sample, in the unit that the worker will rewrite in.
+
+score     each shard, for the perplexity strategies only: perplexity of its documents
+sample    one pod: the sample; the worker's tokenizer where it is made on the spot
+annotate  each shard: pairs of the sampled documents in it
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import xxhash
+
+from nativealign_api.align import Chunking, Expert, Seed
+from nativealign_api.common import BaseModelSource
+from nativealign_api.vocabulary import Outcome
+from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
+from nativealign_workloads.align.segments import part_rows, usage, work_in_segments
+from nativealign_workloads.commit import (
+    Json,
+    Segments,
+    ShardCommit,
+    commit_step,
+    fetch_folder,
+    manifest,
+    record_rows,
+    shard_records,
+    step_rows,
+)
+from nativealign_workloads.conduct import Conduct
+from nativealign_workloads.context import Context
+from nativealign_workloads.engines import Reply
+from nativealign_workloads.guards import check, unchanged
+from nativealign_workloads.ledger import Tally
+from nativealign_workloads.sources import model_folder
+
+SEGMENT_DOCUMENTS = 16
+"""Documents after which the expert's answers are durable."""
+
+TOKENIZER_DOCUMENTS = 20_000
+"""Documents that a tokenizer made on the spot learns from, at most."""
+
+
+def score(context: Context) -> Json:
+    """Phase `score`: perplexity of each document of one shard."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    from nativealign_workloads.align.perplexity import perplexities
+
+    documents = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
+    for identifier, value in perplexities(model_folder(context, "seed.perplexityModel"), _texts(context, documents)):
+        shard.part("perplexity").add({"id": identifier, "perplexity": value})
+        context.progress.advance()
+    shard.commit()
+    return {}
+
+
+def _texts(context: Context, documents: Iterator[Json]) -> Iterator[tuple[str, str]]:
+    for row in documents:
+        context.check_stop()
+        yield row["id"], row["text"]
+
+
+def sample(context: Context) -> Json:
+    """Phase `sample`: which documents the expert gets."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    settings = context.job.require("seed", Seed)
+    upstream = manifest(context.store, context.job.inputs["dedup"])
+    context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
+    for identifier, number in sorted(draw(_ranks(context, settings, len(upstream["shards"])), settings.documents)):
+        shard.part(f"sample-{number:05d}").add({"id": identifier})
+    base = context.job.require("worker.base", BaseModelSource)
+    if base.from_config:
+        shard.folder("tokenizer", _train_tokenizer(context, base.from_config.vocabulary_size))
+    shard.commit()
+    return {}
+
+
+def draw(ranks: Iterable[tuple[float, str, int]], count: int) -> list[tuple[str, int]]:
+    """(id, shard) of the documents with the smallest (rank, id). Memory: `count` rows."""
+    return [(identifier, shard) for _, identifier, shard in heapq.nsmallest(count, ranks)]
+
+
+def _ranks(context: Context, settings: Seed, shards: int) -> Iterator[tuple[float, str, int]]:
+    records = shard_records(context, "score", shards) if settings.strategy != "Random" else []
+    sign = {"Random": 1.0, "LowPerplexity": 1.0, "HighPerplexity": -1.0}[settings.strategy]
+    for shard in range(shards):
+        if records:
+            for row in record_rows(context.store, records[shard], "perplexity"):
+                yield sign * row["perplexity"], row["id"], shard
+        else:
+            for row in step_rows(context.store, context.job.inputs["dedup"], "documents", [shard]):
+                context.check_stop()
+                context.progress.advance()
+                yield float(xxhash.xxh3_64_intdigest(row["id"], settings.seed)), row["id"], shard
+
+
+def _train_tokenizer(context: Context, vocabulary: int) -> Path:
+    from nativealign_workloads.training.model import train_tokenizer
+
+    documents = islice(step_rows(context.store, context.job.inputs["dedup"], "documents"), TOKENIZER_DOCUMENTS)
+    return train_tokenizer((row["text"] for row in documents), vocabulary, context.scratch / "tokenizer")
+
+
+def annotate(context: Context) -> Json:
+    """Phase `annotate`: the pairs of one shard."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    conduct, conduct_hash = pinned_conduct(context)
+    (drawn,) = shard_records(context, "sample", 1)
+    wanted = {row["id"] for row in record_rows(context.store, drawn, f"sample-{context.index:05d}")}
+    rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
+    documents = (row for row in rows if row["id"] in wanted)
+    context.progress.begin(len(wanted), "documents")
+    annotator = _Annotator(context, conduct, conduct_hash, drawn)
+    path = work_in_segments(context, documents, SEGMENT_DOCUMENTS, annotator.pairs, annotator.open)
+    facts = summarize(part_rows(path))
+    shard.file("pairs.jsonl.zst", path, facts["pairs"])
+    shard.commit(**facts)
+    Segments(context).clear()
+    return {"counts": {"pairs": facts["pairs"], "accepted": facts["accepted"]}, "usage": facts["usage"]}
+
+
+def summarize(pairs: Iterable[Json]) -> Json:
+    """Counts over pairs: all, accepted for training, left unchanged by the expert, broken guards, usage."""
+    found: Counter[str] = Counter()
+    requests, tokens = 0, 0
+    for row in pairs:
+        found.update(["pairs"] + ["accepted"] * row["accepted"] + ["unchanged"] * row["unchanged"])
+        found.update(f"guard/{guard}" for guard in row["guards"])
+        requests, tokens = requests + row["requests"], tokens + row["tokens"]
+    guards = {name.removeprefix("guard/"): count for name, count in sorted(found.items()) if name.startswith("guard/")}
+    counts = {name: found[name] for name in ("pairs", "accepted", "unchanged")}
+    return counts | {"guards": guards, "usage": {"requests": requests, "tokens": tokens}}
+
+
+class _Annotator:
+    """Asks the expert, chunk by chunk."""
+
+    def __init__(self, context: Context, conduct: Conduct, conduct_hash: str, drawn: Json) -> None:
+        self._context, self._conduct, self._hash = context, conduct, conduct_hash
+        self._chunking = context.job.require("chunking", Chunking)
+        self._count = counter(_tokenizer(context, drawn))
+
+    def open(self, spent: Json) -> None:
+        self._engine = open_expert(self._context, self._context.job.require("expert", Expert), self._conduct, spent)
+
+    def pairs(self, documents: list[Json]) -> list[Json]:
+        pieces = [piece for row in documents for piece in cut(row["id"], row["text"], self._chunking, self._count)]
+        replies = self._engine.generate([request(self._conduct, piece, "expert", 2.0) for piece in pieces])
+        return [self._pair(piece, reply) for piece, reply in zip(pieces, replies, strict=True)]
+
+    def _pair(self, piece: Piece, reply: Reply) -> Json:
+        origin = piece.chunk.text
+        failed = reply.finish_reason == "Error"
+        verdicts = [] if failed else check(self._conduct, origin, reply.text, reply.finish_reason)
+        return {
+            "id": piece.document,
+            "chunk": piece.chunk.index,
+            "context": piece.context,
+            "origin": origin,
+            "rewritten": reply.text,
+            "unchanged": unchanged(origin, reply.text),
+            "guards": ["NoAnswer"] if failed else [verdict.guard for verdict in verdicts],
+            "accepted": not verdicts and not failed,
+            "error": reply.error,
+            "expert": self._engine.name,
+            "conduct": self._hash,
+            "requests": int(reply.completion_tokens > 0),
+            "tokens": reply.prompt_tokens + reply.completion_tokens,
+        }
+
+
+def _tokenizer(context: Context, drawn: Json) -> Path:
+    if "worker.base" in context.job.inputs:
+        return model_folder(context, "worker.base") / "tokenizer.json"
+    return fetch_folder(context.store, drawn, "tokenizer", context.scratch / "tokenizer") / "tokenizer.json"
+
+
+def commit(context: Context) -> Json:
+    """Phase `commit`. The manifest's first shard also names the tokenizer that sample made."""
+    shards = len(manifest(context.store, context.job.inputs["dedup"])["shards"])
+    records = shard_records(context, "annotate", shards)
+    (drawn,) = shard_records(context, "sample", 1)
+    tokenizer = {name: part for name, part in drawn["parts"].items() if name.startswith("tokenizer/")}
+    records[0]["parts"] |= tokenizer
+    totals = {name: sum(record["facts"][name] for record in records) for name in ("pairs", "accepted", "unchanged")}
+    guards = sum((Counter(record["facts"]["guards"]) for record in records), Counter[str]())
+    spent = usage([record["facts"]["usage"] for record in records])
+    commit_step(context, records, **totals, guards=dict(sorted(guards.items())), usage=spent)
+    return {"counts": totals, "usage": spent}

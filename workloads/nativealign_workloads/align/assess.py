@@ -1,0 +1,181 @@
+"""assess: what the rewriting did to a sample of documents, before and after, and whether the gates hold.
+
+measure  one pod: sample; preservation and length; perplexity, toxicity and judge where the spec gives a model
+commit   the gates, and the manifest that the report reads
+"""
+
+import heapq
+import re
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from nativealign_api.align import AlignGates, Assess
+from nativealign_workloads.align.chunks import open_endpoint, pinned_conduct
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
+from nativealign_workloads.conduct.prompt import ASPECTS, judge_messages, parse_scores
+from nativealign_workloads.context import Context
+from nativealign_workloads.engines import Request
+from nativealign_workloads.guards.measures import length_ratio, lost_share, numbers
+from nativealign_workloads.sources import model_folder
+
+SHOWN = 24
+"""Before/after samples in the report."""
+
+SHOWN_CHARACTERS = 1500
+"""Length at which a shown sample is cut."""
+
+JUDGE_TOKENS = 128
+BOOTSTRAP = 1000
+
+
+def measure(context: Context) -> Json:
+    """Phase `measure`."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    settings = context.job.require("assess", Assess)
+    rows = draw(_rows(context), settings.documents, settings.seed)
+    context.progress.begin(len(rows), "documents")
+    measures: dict[str, list[float]] = preservation(rows)
+    if settings.perplexity_model:
+        measures |= _perplexity(context, rows)
+    if settings.toxicity_model:
+        measures |= _toxicity(context, rows, settings.toxicity_model.toxic_labels)
+    if settings.judge:
+        measures |= _judge(context, rows, settings)
+    for number, row in enumerate(rows):
+        values = {name: values[number] for name, values in measures.items()}
+        shard.part("measures").add({"id": row["id"], **values})
+    context.progress.advance(len(rows))
+    summaries = {name: summarize(values, settings.seed) for name, values in measures.items()}
+    shard.commit(documents=len(rows), measures=summaries, samples=shown(rows))
+    return {"metrics": {name: value["mean"] for name, value in summaries.items() if value["mean"] is not None}}
+
+
+def _rows(context: Context) -> Iterator[Json]:
+    for row in step_rows(context.store, context.job.inputs["rewrite"], "documents"):
+        context.check_stop()
+        yield row
+
+
+def draw(rows: Iterator[Json], count: int, seed: int) -> list[Json]:
+    """A sample that depends on ids and seed alone, ascending by id. Memory: `count` rows."""
+    ranked = ((xxhash.xxh3_64_intdigest(row["id"], seed), row["id"], row) for row in rows)
+    return [row for _, _, row in sorted(heapq.nsmallest(count, ranked, key=lambda item: item[:2]), key=lambda item: item[1])]
+
+
+def preservation(rows: list[Json]) -> dict[str, list[float]]:
+    """For each document: share of its numbers kept, letters after over before, 1 if anything changed."""
+    return {
+        "numbersKept": [1 - lost_share(numbers(row["origin"]), numbers(row["rewritten"])) for row in rows],
+        "lengthRatio": [length_ratio(row["origin"], row["rewritten"]) for row in rows],
+        "changed": [float(row["origin"] != row["rewritten"]) for row in rows],
+    }
+
+
+def _perplexity(context: Context, rows: list[Json]) -> dict[str, list[float]]:
+    from nativealign_workloads.align.perplexity import perplexities
+
+    folder = model_folder(context, "assess.perplexityModel")
+    sides = {"Before": "origin", "After": "rewritten"}
+    return {
+        f"perplexity{side}": [value for _, value in perplexities(folder, ((row["id"], row[name]) for row in rows))]
+        for side, name in sides.items()
+    }
+
+
+def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str, list[float]]:
+    from nativealign_workloads.align.toxicity import Classifier
+
+    classifier = Classifier(model_folder(context, "assess.toxicityModel"), labels)
+    return {
+        "toxicityBefore": classifier.score([row["origin"] for row in rows]),
+        "toxicityAfter": classifier.score([row["rewritten"] for row in rows]),
+    }
+
+
+def _judge(context: Context, rows: list[Json], settings: Assess) -> dict[str, list[float]]:
+    """Scores 1 to 10 of the five aspects; nan where the judge gave no usable answer."""
+    assert settings.judge
+    conduct, _ = pinned_conduct(context)
+    engine = open_endpoint(context, settings.judge, "judge", {})
+    asked = [Request(row["id"], judge_messages(conduct, row["origin"], row["rewritten"]), "", JUDGE_TOKENS) for row in rows]
+    answers = [parse_scores(reply.text) or {} for reply in engine.generate(asked)]
+    return {
+        f"judge{aspect[0].upper()}{aspect[1:]}": [float(scores.get(aspect, np.nan)) for scores in answers] for aspect in ASPECTS
+    }
+
+
+def summarize(values: list[float], seed: int) -> Json:
+    """Mean with a 95 % bootstrap interval, quartiles, and a histogram of 20 bins; values that are missing are counted."""
+    present = np.array([value for value in values if not np.isnan(value)])
+    if not len(present):
+        return {"count": 0, "missing": len(values), "mean": None}
+    draws = np.random.default_rng(seed).choice(present, (BOOTSTRAP, len(present))).mean(axis=1)
+    counts, edges = np.histogram(present, bins=20)
+    return {
+        "count": len(present),
+        "missing": len(values) - len(present),
+        "mean": fmean(present.tolist()),
+        "low": float(np.percentile(draws, 2.5)),
+        "high": float(np.percentile(draws, 97.5)),
+        "quartiles": [float(value) for value in np.percentile(present, [25, 50, 75])],
+        "histogram": {"counts": counts.tolist(), "edges": [float(edge) for edge in edges]},
+    }
+
+
+def shown(rows: list[Json]) -> list[Json]:
+    """Samples for the report: first those whose rewriting a guard rejected, then changed ones, then the rest; ids decide the order."""
+    ranked = sorted(rows, key=lambda row: (_interest(row), row["id"]))
+    third = SHOWN // 3
+    by_interest = {level: [row for row in ranked if _interest(row) == level] for level in (0, 1, 2)}
+    chosen = by_interest[1][: 2 * third] + by_interest[0][:third] + by_interest[2][:third]
+    return [_shown(row) for row in chosen[:SHOWN]]
+
+
+def _interest(row: Json) -> int:
+    if any(chunk["guards"] for chunk in row["chunks"]):
+        return 0
+    return 1 if row["origin"] != row["rewritten"] else 2
+
+
+def _shown(row: Json) -> Json:
+    states = [chunk["state"] for chunk in row["chunks"]]
+    guards = sorted({f"{guard['guard']} ({guard['action']})" for chunk in row["chunks"] for guard in chunk["guards"]})
+    texts = {name: _cut(row[name]) for name in ("origin", "rewritten")}
+    return {"id": row["id"], "corpus": row["corpus"], "key": row["key"], "states": states, "guards": guards, **texts}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else re.sub(r"\s+\S*$", "", text[:SHOWN_CHARACTERS]) + " …"
+
+
+def gates(settings: AlignGates, chunks: dict[str, int], measures: dict[str, Any]) -> list[Json]:
+    """The verdict on each gate that the spec sets: name, value, limit, passed."""
+    total = max(1, sum(chunks.values()))
+    kept = measures["numbersKept"]["mean"]
+    facts = (
+        ("maxFallbackPercent", settings.max_fallback_percent, 100 * chunks.get("Original", 0) / total, 1),
+        ("maxDroppedPercent", settings.max_dropped_percent, 100 * chunks.get("Dropped", 0) / total, 1),
+        ("minNumberPreservationPercent", settings.min_number_preservation_percent, 100 * (1.0 if kept is None else kept), -1),
+    )
+    return [
+        {"gate": name, "value": value, "limit": limit, "passed": sign * value <= sign * limit}
+        for name, limit, value, sign in facts
+        if limit is not None
+    ]
+
+
+def commit(context: Context) -> Json:
+    """Phase `commit`."""
+    records = shard_records(context, "measure", 1)
+    facts = records[0]["facts"]
+    rewritten = manifest(context.store, context.job.inputs["rewrite"])["facts"]
+    verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts["measures"])
+    commit_step(context, records, **facts, gates=verdicts)
+    failed = [verdict["gate"] for verdict in verdicts if not verdict["passed"]]
+    return {"gate": "Fail" if failed else "Pass", "failedGates": failed} if verdicts else {}

@@ -1,0 +1,124 @@
+"""The unit of rewriting: how a document becomes requests and comes back. Used by annotate, train-worker and rewrite alike.
+
+Because all three come through here, the worker is trained on the very prompts that it will meet.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nativealign_api.align import Chunking, Expert
+from nativealign_api.common import OpenAIEngine as OpenAISpec
+from nativealign_api.vocabulary import DEFAULT_SECRETS
+from nativealign_workloads.commit import Json
+from nativealign_workloads.conduct import Conduct, load_conduct
+from nativealign_workloads.conduct.prompt import render_messages
+from nativealign_workloads.context import Context
+from nativealign_workloads.engines import Engine, Request
+from nativealign_workloads.errors import ConfigError
+from nativealign_workloads.text.chunk import Chunk, chunk, context_of
+
+CountTokens = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A chunk of a document with all that a prompt needs."""
+
+    document: str
+    """Id of the document."""
+    chunk: Chunk
+    context: str
+    """The original text before it, for reading only."""
+    tokens: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.document}:{self.chunk.index}"
+
+
+def cut(document: str, text: str, settings: Chunking, count: CountTokens) -> list[Piece]:
+    """The pieces of a document, in order."""
+    chunks = chunk(text, settings.max_tokens, count)
+    contexts = [context_of(chunks, c.index, settings.context_tokens, count) if settings.context_tokens else "" for c in chunks]
+    return [Piece(document, c, context, count(c.text)) for c, context in zip(chunks, contexts, strict=True)]
+
+
+def request(conduct: Conduct, piece: Piece, reader: Literal["expert", "worker"], ratio: float, attempt: int = 0) -> Request:
+    """What an engine is asked: the one prompt, and an answer of at most `ratio` times the chunk's tokens, plus 64."""
+    messages = render_messages(conduct, piece.chunk.text, piece.context, reader)
+    return Request(piece.id, messages, piece.chunk.text, int(piece.tokens * ratio) + 64, attempt)
+
+
+def counter(tokenizer: Path | None) -> CountTokens:
+    """Counts tokens with a tokenizer.json; without one, words. Needs no torch."""
+    if tokenizer is None:
+        return lambda text: len(text.split())
+    from tokenizers import Tokenizer
+
+    if not tokenizer.is_file():
+        raise ConfigError("TokenizerMissing", f"{tokenizer.name} is missing from the model's folder", "save it as a fast tokenizer")
+    loaded = Tokenizer.from_file(str(tokenizer))
+    return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
+
+
+def pinned_conduct(context: Context) -> tuple[Conduct, str]:
+    """The code of conduct as it was pinned, and its hash."""
+    prefix = context.job.inputs["conduct"]
+    return load_conduct(context.store.read(f"{prefix}/conduct.yaml"), "code of conduct"), prefix.rpartition("/")[2]
+
+
+def open_expert(context: Context, expert: Expert, conduct: Conduct, spent: Json) -> Engine:
+    """The expert. `spent`: requests and tokens of this shard that an earlier attempt has paid for."""
+    if expert.openai:
+        return open_endpoint(context, expert.openai, "expert", spent)
+    from nativealign_workloads.engines.rules import RulesEngine
+
+    return RulesEngine(conduct)
+
+
+def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json) -> Engine:
+    """An OpenAI-compatible endpoint. Limits and budget are shared evenly among the shards, so that no pod has to ask another."""
+    from nativealign_workloads.engines.budget import Budget
+    from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
+
+    share = context.job.indexes
+    limits = Limits(
+        concurrency=max(1, spec.limits.concurrency // share),
+        requests_per_minute=_part(spec.limits.requests_per_minute, share),
+        tokens_per_minute=_part(spec.limits.tokens_per_minute, share),
+        timeout_seconds=float(spec.timeout_seconds),
+    )
+    budget = Budget(
+        _part(spec.budget.requests, share),
+        _part(_token_limit(spec), share),
+        spent_requests=spent.get("requests", 0),
+        spent_tokens=spent.get("tokens", 0),
+    )
+    key = _api_key(context, spec, name)
+    return OpenAIEngine(spec.endpoint, spec.model, key, limits, budget, temperature=spec.temperature, seed=spec.seed)
+
+
+def _part(limit: int | None, share: int) -> int | None:
+    return None if limit is None else max(1, limit // share)
+
+
+def _token_limit(spec: OpenAISpec) -> int | None:
+    """The smaller of the token budget and of what the money buys at the higher price."""
+    budget = spec.budget
+    limits = [budget.tokens] if budget.tokens else []
+    if budget.usd is not None:
+        price = max(budget.prompt_usd_per_million_tokens or 0, budget.completion_usd_per_million_tokens or 0)
+        limits += [int(budget.usd * 1_000_000 / price)] if price else []
+    return min(limits) if limits else None
+
+
+def _api_key(context: Context, spec: OpenAISpec, name: str) -> str | None:
+
+    if spec.api_key_secret:
+        path = (context.secrets or Path(DEFAULT_SECRETS)) / name / spec.api_key_secret.key
+        if path.is_file():
+            return path.read_text().strip()
+    return os.environ.get("OPENAI_API_KEY")

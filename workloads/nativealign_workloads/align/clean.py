@@ -1,0 +1,117 @@
+"""clean: keep the documents that are worth aligning, before anything is deduplicated or paid for.
+
+Reads the pinned shard plan and the corpora; writes `documents` (kept) and `removed` (filtered or quarantined, with the reason).
+Kept text is changed only by the repairs and the boilerplate removal that the spec asks for; `raw` keeps the text as read where
+they changed something.
+"""
+
+from dataclasses import dataclass
+
+from nativealign_api.align import Clean
+from nativealign_api.common import Corpus
+from nativealign_api.vocabulary import Outcome
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, shard_records
+from nativealign_workloads.context import Context
+from nativealign_workloads.documents import corpus_documents
+from nativealign_workloads.errors import DataError, NoInputError
+from nativealign_workloads.ledger import Tally, total
+from nativealign_workloads.records import BadRecord
+from nativealign_workloads.text.boilerplate import strip_boilerplate
+from nativealign_workloads.text.language import language
+from nativealign_workloads.text.repair import repair_mojibake, repair_presentation_forms
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A text after cleaning, and what was done to it. `reason` is set when it is not kept."""
+
+    text: str
+    operations: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def clean_text(text: str, settings: Clean) -> Cleaned:
+    """Repairs, boilerplate, then the filters, in this order. Pure."""
+    operations = []
+    if settings.repair.encoding:
+        text, changed = repair_mojibake(text)
+        operations += ["RepairEncoding"] * changed
+    if settings.repair.presentation_forms:
+        text, changed = repair_presentation_forms(text)
+        operations += ["RepairPresentationForms"] * changed
+    if settings.remove_boilerplate:
+        text, lines = strip_boilerplate(text)
+        operations += ["RemoveBoilerplate"] * bool(lines)
+    return Cleaned(text, tuple(operations), _why_filtered(text, settings))
+
+
+def _why_filtered(text: str, settings: Clean) -> str:
+    words = len(text.split())
+    if words < settings.min_words:
+        return "TooShort"
+    if words > settings.max_words:
+        return "TooLong"
+    return "" if language(text) in settings.languages else "Language"
+
+
+def run(context: Context) -> Json:
+    """Phase `filter`: one shard."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    settings = context.job.require("clean", Clean)
+    tally = Tally()
+    context.progress.begin(0, "documents")
+    corpora = context.job.require("corpora", list[Corpus])
+    for row, found in corpus_documents(context, corpora, context.job.inputs["corpora"], context.index):
+        if isinstance(found, BadRecord):
+            _quarantine(shard, tally, row, found)
+        else:
+            user_id = {"userId": found.user_id} if found.user_id is not None else {}
+            _keep(shard, tally, row | user_id, clean_text(found.text, settings), found.text)
+        context.progress.advance(out=tally.of(Outcome.OUT).count)
+    return {"counts": shard.commit(tally)["tally"]["outcomes"]}
+
+
+def _keep(shard: ShardCommit, tally: Tally, row: Json, cleaned: Cleaned, raw: str) -> None:
+    if cleaned.reason:
+        tally.add(row["id"], Outcome.FILTERED, cleaned.reason)
+        shard.part("removed").add(row | {"outcome": Outcome.FILTERED, "reason": cleaned.reason})
+        return
+    tally.add(row["id"], Outcome.OUT)
+    tally.reasons.update(f"operation/{operation}" for operation in cleaned.operations)
+    changed = {"raw": raw, "operations": cleaned.operations} if cleaned.text != raw else {}
+    shard.part("documents").add(row | {"text": cleaned.text} | changed)
+
+
+def _quarantine(shard: ShardCommit, tally: Tally, row: Json, bad: BadRecord) -> None:
+    tally.add(row["id"], Outcome.QUARANTINED, bad.reason)
+    shard.part("removed").add(row | {"outcome": Outcome.QUARANTINED, "reason": bad.reason, "detail": bad.detail})
+
+
+def commit(context: Context) -> Json:
+    """Phase `commit`: refuses an empty corpus and one that is mostly unreadable."""
+    records = shard_records(context, "filter", _shards(context))
+    check_quarantine(context, total(Tally.load(record["tally"]) for record in records))
+    return {"counts": commit_step(context, records)["tally"]["outcomes"]}
+
+
+def _shards(context: Context) -> int:
+    return len(list(context.store.list(f"{context.job.inputs['corpora']}/shards/")))
+
+
+def check_quarantine(context: Context, tally: Tally) -> None:
+    """Raises NoInputError InputEmpty, or DataError TooMuchQuarantined with the commonest reasons."""
+    if not tally.read.count:
+        raise NoInputError("InputEmpty", "the corpora hold no record", "check the files and their format")
+    quarantined = tally.of(Outcome.QUARANTINED).count
+    percent, limit = 100 * quarantined / tally.read.count, context.job.require("maxQuarantinedPercent", float)
+    if percent > limit:
+        reasons = ", ".join(
+            f"{reason} {count}" for reason, count in tally.reasons.most_common(5) if reason.startswith("quarantined")
+        )
+        raise DataError(
+            "TooMuchQuarantined",
+            f"{quarantined} of {tally.read.count} records ({percent:.1f} %) cannot be read: {reasons}; the limit is {limit} %",
+            "mend the files, check format and textField, or raise maxQuarantinedPercent",
+        )

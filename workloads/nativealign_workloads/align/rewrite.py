@@ -1,0 +1,187 @@
+"""rewrite: let the worker, or without one the expert, rewrite the whole corpus; guards decide what may stand.
+
+Reads the deduplicated documents; writes `documents` with `origin` (the cleaned text) and `rewritten` (the paper's field names), and
+for every chunk what became of it and why. A document of which nothing is left is `removed`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nativealign_api.align import Chunking, Expert, Rewrite
+from nativealign_api.common import TransformersEngine as TransformersSpec
+from nativealign_api.vocabulary import Outcome
+from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
+from nativealign_workloads.align.segments import part_rows, usage, work_in_segments
+from nativealign_workloads.commit import Json, Segments, ShardCommit, commit_step, manifest, shard_records, step_rows
+from nativealign_workloads.conduct import Action, Conduct
+from nativealign_workloads.context import Context
+from nativealign_workloads.engines import Engine, Reply
+from nativealign_workloads.guards import Verdict, check, decide, unchanged
+from nativealign_workloads.ledger import Tally
+from nativealign_workloads.sources import model_folder
+from nativealign_workloads.text.chunk import reassemble
+
+IDENTITY = ("id", "corpus", "key", "ordinal", "userId")
+
+
+NO_ANSWER = Verdict("NoAnswer", 1, 0, Action.RETRY)
+"""The engine gave no answer at all, e.g. because the prompt is longer than the model's context."""
+
+
+@dataclass
+class Rewriting:
+    """What became of one chunk."""
+
+    piece: Piece
+    state: str = ""
+    """Rewritten, Unchanged, Original (a guard kept the original) or Dropped."""
+    text: str | None = None
+    by: str = ""
+    """Engine whose answer decided."""
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Every guard that an answer broke, over all tries."""
+    tries: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+    def dump(self) -> Json:
+        guards = [{"guard": v.guard, "value": round(v.value, 4), "limit": v.limit, "action": v.action} for v in self.verdicts]
+        return {"state": self.state, "by": self.by, "tries": self.tries, "tokens": self.piece.tokens, "guards": guards}
+
+
+class Rewriter:
+    """Asks the engine, checks the answer, and does what the guards say: again, the expert, the original, or nothing."""
+
+    def __init__(self, conduct: Conduct, settings: Rewrite, worker: Engine | None, expert: Engine) -> None:
+        self._conduct, self._settings, self._worker, self._expert = conduct, settings, worker, expert
+
+    def run(self, pieces: list[Piece]) -> list[Rewriting]:
+        """One result for each piece, in order."""
+        results = [Rewriting(piece) for piece in pieces]
+        first = self._worker or self._expert
+        open_ones = results
+        for attempt in range(self._settings.max_retries + 1):
+            last = attempt == self._settings.max_retries
+            actions = self._ask(first, open_ones, attempt, retry=not last, expert=self._worker is not None)
+            to_expert = [result for result, action in actions if action is Action.EXPERT]
+            self._ask(self._expert, to_expert, attempt, retry=False, expert=False)
+            open_ones = [result for result, action in actions if action is Action.RETRY]
+        return results
+
+    def _ask(
+        self, engine: Engine, results: list[Rewriting], attempt: int, *, retry: bool, expert: bool
+    ) -> list[tuple[Rewriting, Action | None]]:
+        if not results:
+            return []
+        reader = "worker" if engine is self._worker else "expert"
+        asked = [request(self._conduct, result.piece, reader, self._settings.max_output_ratio, attempt) for result in results]
+        replies = engine.generate(asked)
+        return [(r, self._judge(engine, r, reply, retry, expert)) for r, reply in zip(results, replies, strict=True)]
+
+    def _judge(self, engine: Engine, result: Rewriting, reply: Reply, retry: bool, expert: bool) -> Action | None:
+        origin = result.piece.chunk.text
+        failed = reply.finish_reason == "Error"
+        verdicts = [NO_ANSWER] if failed else check(self._conduct, origin, reply.text, reply.finish_reason)
+        action = decide(verdicts, retry=retry, expert=expert)
+        result.by, result.tries = engine.name, result.tries + 1
+        result.requests += int(reply.completion_tokens > 0)
+        result.tokens += reply.prompt_tokens + reply.completion_tokens
+        result.verdicts += verdicts
+        if action is None:
+            result.state, result.text = ("Unchanged", origin) if unchanged(origin, reply.text) else ("Rewritten", reply.text)
+        elif action is Action.DROP:
+            result.state, result.text = "Dropped", None
+        elif action is Action.ORIGINAL:
+            result.state, result.text = "Original", origin
+        return action
+
+
+def document(row: Json, results: list[Rewriting], lineage: Json) -> Json:
+    """The output row of a document; `rewritten` is empty where every chunk was dropped."""
+    chunks = [result.piece.chunk for result in results]
+    return {name: row[name] for name in IDENTITY if row.get(name) is not None} | {
+        "origin": row["text"],
+        "rewritten": reassemble(chunks, {result.piece.chunk.index: result.text for result in results}),
+        "chunks": [result.dump() for result in results],
+        "requests": sum(result.requests for result in results),
+        "tokens": sum(result.tokens for result in results),
+        **lineage,
+    }
+
+
+def run(context: Context) -> Json:
+    """Phase `rewrite`: one shard."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
+    upstream = manifest(context.store, context.job.inputs["dedup"])["shards"][context.index]
+    context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
+    settings = context.job.require("rewrite", Rewrite)
+    work = _Work(context, settings)
+    tally, facts = _divide(shard, part_rows(work_in_segments(context, rows, settings.segment_documents, work.documents, work.open)))
+    shard.commit(tally, **facts)
+    Segments(context).clear()
+    return {"counts": facts["chunks"], "usage": facts["usage"]}
+
+
+class _Work:
+    """Opens the engines when there is something to do, and turns documents into output rows."""
+
+    def __init__(self, context: Context, settings: Rewrite) -> None:
+        self._context, self._settings = context, settings
+        self._conduct, conduct_hash = pinned_conduct(context)
+        worker = context.job.inputs.get("train-worker", "")
+        self._lineage = {"conduct": conduct_hash, "worker": worker.rpartition("/")[2] or None}
+        self._chunking = context.job.require("chunking", Chunking)
+
+    def open(self, spent: Json) -> None:
+        context, worker, tokenizer = self._context, None, None
+        if "train-worker" in context.job.inputs:
+            folder = model_folder(context, "train-worker")
+            worker, tokenizer = _open_worker(folder, self._settings.transformers or TransformersSpec()), folder / "tokenizer.json"
+        expert = open_expert(context, context.job.require("expert", Expert), self._conduct, spent)
+        self._rewriter, self._count = Rewriter(self._conduct, self._settings, worker, expert), counter(tokenizer)
+
+    def documents(self, rows: list[Json]) -> list[Json]:
+        pieces = [cut(row["id"], row["text"], self._chunking, self._count) for row in rows]
+        results = self._rewriter.run([piece for document_pieces in pieces for piece in document_pieces])
+        taken = iter(results)
+        return [document(row, [next(taken) for _ in own], self._lineage) for row, own in zip(rows, pieces, strict=True)]
+
+
+def _open_worker(folder: Path, spec: TransformersSpec) -> Engine:
+    from nativealign_workloads.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine(folder, spec.batch_size, precision=spec.precision)
+
+
+def _divide(shard: ShardCommit, rows: Iterable[Json]) -> tuple[Tally, Json]:
+    """Writes the rows into `documents` and `removed`, and counts them."""
+    tally, states, guards, spent = Tally(), Counter[str](), Counter[str](), {"requests": 0, "tokens": 0}
+    for row in rows:
+        empty = not row["rewritten"].strip()
+        tally.add(row["id"], Outcome.FILTERED if empty else Outcome.OUT, "Dropped" if empty else "")
+        shard.part("removed" if empty else "documents").add(
+            row | ({"outcome": Outcome.FILTERED, "reason": "Dropped"} if empty else {})
+        )
+        states.update(chunk["state"] for chunk in row["chunks"])
+        guards.update(f"{guard['guard']}/{guard['action']}" for chunk in row["chunks"] for guard in chunk["guards"])
+        spent = usage([spent, row])
+    return tally, {"chunks": dict(sorted(states.items())), "guards": dict(sorted(guards.items())), "usage": spent}
+
+
+def commit(context: Context) -> Json:
+    """Phase `commit`."""
+    upstream = manifest(context.store, context.job.inputs["dedup"])
+    records = shard_records(context, "rewrite", len(upstream["shards"]))
+    facts = {name: _sum(record["facts"][name] for record in records) for name in ("chunks", "guards")}
+    spent = usage(record["facts"]["usage"] for record in records)
+    commit_step(context, records, expected=Tally.load(upstream["tally"]), **facts, usage=spent)
+    return {"counts": facts["chunks"], "usage": spent}
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    return dict(sorted(sum(map(Counter, counts), Counter[str]()).items()))

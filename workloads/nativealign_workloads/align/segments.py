@@ -1,0 +1,55 @@
+"""Work inside a shard in durable pieces. Used by annotate and rewrite, whose answers cost money or hours.
+
+A segment holds the answers for a fixed number of documents, so its content does not depend on where an earlier attempt was killed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from nativealign_workloads.commit import Json, Segments
+from nativealign_workloads.context import Context
+from nativealign_workloads.records import read_rows
+
+
+def work_in_segments(
+    context: Context,
+    documents: Iterator[Json],
+    size: int,
+    work: Callable[[list[Json]], list[Json]],
+    prepare: Callable[[Json], None],
+) -> Path:
+    """Runs `work` on each `size` documents that no segment holds yet, and joins all segments into one part in scratch.
+
+    `prepare` is called once before the first call of `work`, with the usage that the adopted segments have paid for; it is not
+    called where nothing is left, so that no model is loaded to find that out.
+    """
+    segments = Segments(context)
+    done, number, prepared = len(segments), 0, False
+    while batch := list(islice(documents, size)):
+        context.check_stop()
+        if number >= done:
+            if not prepared:
+                prepare(usage(segments.rows(done)))
+                prepared = True
+            segments.add(number, work(batch))
+        number += 1
+        context.progress.advance(len(batch))
+    path = context.scratch / "part.jsonl.zst"
+    segments.assemble(number, path)
+    return path
+
+
+def part_rows(path: Path) -> Iterator[Json]:
+    """The rows of a part in scratch."""
+    with path.open("rb") as stream:
+        yield from read_rows(stream, path.name)
+
+
+def usage(rows: Iterable[Json]) -> Json:
+    """Requests and tokens that rows, or the usages of shards, have cost."""
+    requests, tokens = 0, 0
+    for row in rows:
+        requests += row["requests"]
+        tokens += row["tokens"]
+    return {"requests": requests, "tokens": tokens}

@@ -1,0 +1,39 @@
+"""Toxicity of texts under a sequence classifier of transformers. Called by assess."""
+
+from pathlib import Path
+
+from nativealign_workloads.errors import UsageError
+
+BATCH = 16
+MAX_TOKENS = 512
+
+
+class Classifier:
+    """Probability that a text is toxic: the sum of the probabilities of the given labels.
+
+    Raises UsageError UnknownLabel where the model does not have one of them.
+    """
+
+    def __init__(self, folder: Path, labels: list[str]) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+        known = {str(name): int(number) for number, name in self._model.config.id2label.items()}
+        missing = [label for label in labels if label not in known]
+        if missing:
+            raise UsageError("UnknownLabel", f"the toxicity model has no label {', '.join(missing)}", f"it has: {', '.join(known)}")
+        self._columns = [known[label] for label in labels]
+
+    def score(self, texts: list[str]) -> list[float]:
+        """One value in 0..1 for each text; texts are cut at 512 tokens."""
+        return [value for start in range(0, len(texts), BATCH) for value in self._batch(texts[start : start + BATCH])]
+
+    def _batch(self, texts: list[str]) -> list[float]:
+        import torch
+
+        inputs = self._tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=MAX_TOKENS)
+        with torch.inference_mode():
+            chances = self._model(**inputs).logits.float().softmax(dim=-1)
+        values: list[float] = chances[:, self._columns].sum(dim=1).tolist()
+        return values

@@ -1,0 +1,112 @@
+"""What every phase is given: its job, its index, the store, a scratch folder, progress, and the wish to stop.
+
+Built once by __main__ from the environment; phases never read the environment themselves.
+"""
+
+import os
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nativealign_api import vocabulary
+from nativealign_api.common import Store
+from nativealign_api.plan import step_prefix
+from nativealign_api.resolved import ResolvedJob
+from nativealign_workloads.errors import ConfigError, StoppedError
+from nativealign_workloads.progress import Progress
+from nativealign_workloads.store import ObjectStore, open_store
+
+
+@dataclass
+class Context:
+    """One index of one phase of one attempt."""
+
+    job: ResolvedJob
+    store: ObjectStore
+    index: int
+    writer: str
+    """Names this pod's parts, so that nobody overwrites anybody."""
+    scratch: Path
+    """Empty folder of this process."""
+    secrets: Path | None
+    progress: Progress
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def prefix(self) -> str:
+        """Folder of this step's output."""
+        return step_prefix(self.job.step, self.job.digest or "")
+
+    @property
+    def phase_prefix(self) -> str:
+        return f"{self.prefix}/{self.job.phase}"
+
+    def check_stop(self) -> None:
+        """Raises StoppedError once SIGTERM came."""
+        if self.stop.is_set():
+            raise StoppedError(
+                "Stopped", f"{self.job.step} {self.job.phase} {self.index} was asked to stop", "run it again to go on"
+            )
+
+    def open_bucket(self, bucket: str) -> ObjectStore:
+        """Another bucket of the same service, for input."""
+        return _open(self.job.store, f"s3://{bucket}", self.secrets)
+
+
+def from_environment(environment: Mapping[str, str], *, clean: bool = True) -> Context:
+    """The context that the operator's pod template, or the local runner, describes in the environment.
+
+    `clean=False` for a rank of a gang, which shares the scratch folder of the process that started it.
+    """
+    path = Path(environment.get(vocabulary.ENV_JOB, vocabulary.DEFAULT_JOB_PATH))
+    try:
+        job = ResolvedJob.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError("JobMissing", f"{path} cannot be read: {error.strerror}", f"set {vocabulary.ENV_JOB}") from None
+    except ValueError as error:
+        raise ConfigError("JobInvalid", f"{path} is not a ResolvedJob of this version: {error}") from None
+    index = int(environment.get(vocabulary.ENV_INDEX, "0"))
+    secrets = Path(environment.get(vocabulary.ENV_SECRETS, vocabulary.DEFAULT_SECRETS))
+    progress = environment.get(vocabulary.ENV_PROGRESS)
+    return Context(
+        job=job,
+        store=_open_store(job, secrets / "store"),
+        index=index,
+        writer=environment.get(vocabulary.ENV_WRITER) or uuid.uuid4().hex[:12],
+        scratch=_scratch(environment, job, index, clean),
+        secrets=secrets,
+        progress=Progress(Path(progress) if progress else None, step=job.step, phase=job.phase, index=index),
+    )
+
+
+def stop_on_sigterm(context: Context) -> None:
+    """SIGTERM and SIGINT set `context.stop`; the phase flushes and ends with StoppedError."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: context.stop.set())
+
+
+def _scratch(environment: Mapping[str, str], job: ResolvedJob, index: int, clean: bool) -> Path:
+    root = Path(environment.get(vocabulary.ENV_SCRATCH, vocabulary.DEFAULT_SCRATCH))
+    folder = root / f"{job.step}-{job.phase}-{index}"
+    if clean:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _open_store(job: ResolvedJob, secrets: Path) -> ObjectStore:
+    if job.store_folder:
+        return open_store(job.store_folder, endpoint=None, region=None, ca_bundle=None, secrets_dir=None)
+    if job.store is None:
+        raise ConfigError("StoreMissing", "the job names no store", "set spec.store")
+    return _open(job.store, f"s3://{job.store.bucket}/{job.store.prefix}", secrets)
+
+
+def _open(store: Store | None, location: str, secrets: Path | None) -> ObjectStore:
+    endpoint, region = (store.endpoint, store.region) if store else (os.environ.get("AWS_ENDPOINT_URL"), None)
+    bundle = os.environ.get("SSL_CERT_FILE") if store and store.ca_bundle else None
+    return open_store(location, endpoint=endpoint, region=region, ca_bundle=bundle, secrets_dir=secrets)

@@ -1,0 +1,39 @@
+"""Documents of a shard, wherever they come from. Used by clean, which reads corpora, and by tokenize, which also reads AlignJobs."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from nativealign_api.common import Corpus
+from nativealign_workloads.commit import Json, read_json, step_rows
+from nativealign_workloads.context import Context
+from nativealign_workloads.inspection.corpora import shard_key
+from nativealign_workloads.ledger import document_id
+from nativealign_workloads.records import BadRecord, Record, read_records
+from nativealign_workloads.sources import open_source
+
+
+def corpus_documents(context: Context, corpora: list[Corpus], prefix: str, shard: int) -> Iterator[tuple[Json, Record | BadRecord]]:
+    """Every record of one pinned shard with its identity: id, corpus, key, ordinal."""
+    by_name = {corpus.name: corpus for corpus in corpora}
+    for unit in read_json(context.store, shard_key(prefix, shard))["units"]:
+        for record in _records(context, by_name[unit["corpus"]], unit):
+            context.check_stop()
+            identifier = document_id(unit["corpus"], unit["key"], record.ordinal)
+            yield {"id": identifier, "corpus": unit["corpus"], "key": unit["key"], "ordinal": record.ordinal}, record
+
+
+def _records(context: Context, corpus: Corpus, unit: Json) -> Iterator[Record | BadRecord]:
+    source = open_source(context, corpus.uri)
+    offset, step = unit["stride"]
+    read = partial(read_records, format=corpus.format, text_field=corpus.text_field, id_field=corpus.id_field)
+    with source.store.open(f"{source.folder}{unit['key']}") as stream:
+        for record in read(stream, unit["key"]):
+            if record.ordinal % step == offset:
+                yield record
+
+
+def view_documents(context: Context, prefix: str, view: str, shard: int) -> Iterator[tuple[str, str]]:
+    """(id, text) of one shard of an AlignJob: `Raw` as read, `Cleaned` after clean, `Aligned` after rewrite."""
+    for row in step_rows(context.store, prefix, "documents", [shard]):
+        context.check_stop()
+        yield row["id"], {"Raw": row.get("raw", row.get("text")), "Cleaned": row.get("text"), "Aligned": row.get("rewritten")}[view]

@@ -1,0 +1,5 @@
+"""Engines that answer chat requests with text: `rules` (offline), `openai` compatible HTTP and `transformers`."""
+
+from nativealign_workloads.engines.protocol import Engine, FinishReason, Reply, Request
+
+__all__ = ["Engine", "FinishReason", "Reply", "Request"]

@@ -1,0 +1,54 @@
+"""A hard limit on what an expert may cost. Called by the HTTP engine before and after every request that leaves the machine."""
+
+from nativealign_workloads.engines.protocol import Reply
+from nativealign_workloads.errors import ConfigError
+
+
+class BudgetExhausted(ConfigError):
+    """The next request would pass the limit. `replies` holds what the batch has already paid for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("BudgetExhausted", message, "raise the expert's budget and start again")
+        self.replies: list[Reply] = []
+
+
+class Budget:
+    """Requests and tokens (prompt and completion) that may be spent; None is no limit.
+
+    A request first reserves its estimate, so that concurrent requests cannot pass the limit together, and then settles what it
+    really took. `spent_requests` and `spent_tokens` carry over what an earlier attempt has spent.
+    """
+
+    def __init__(
+        self, requests: int | None = None, tokens: int | None = None, *, spent_requests: int = 0, spent_tokens: int = 0
+    ) -> None:
+        self._limits = (requests, tokens)
+        self._reserved = 0
+        self.spent_requests, self.spent_tokens = spent_requests, spent_tokens
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a reservation is open."""
+        return self._reserved > 0
+
+    def fits(self, tokens: int) -> bool:
+        """Whether one more request with this estimate stays within both limits."""
+        max_requests, max_tokens = self._limits
+        within_requests = max_requests is None or self.spent_requests < max_requests
+        return within_requests and (max_tokens is None or self.spent_tokens + self._reserved + tokens <= max_tokens)
+
+    def reserve(self, tokens: int) -> None:
+        """Takes one request and an estimate of its tokens. Raises BudgetExhausted, and takes nothing, when they do not fit."""
+        if not self.fits(tokens):
+            max_requests, max_tokens = ("unlimited" if limit is None else limit for limit in self._limits)
+            raise BudgetExhausted(
+                f"spent {self.spent_requests} of {max_requests} requests and {self.spent_tokens} of {max_tokens} tokens "
+                f"({self._reserved} more under way); the next request may take {tokens} tokens"
+            )
+        self.spent_requests += 1
+        self._reserved += tokens
+
+    def settle(self, reserved: int, used: int) -> None:
+        """Gives a reservation back and books what was used."""
+        self._reserved -= reserved
+        self.spent_tokens += used

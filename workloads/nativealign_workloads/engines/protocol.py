@@ -1,0 +1,56 @@
+"""What every engine takes and gives. Called by annotate, rewrite and assess, which know no engine by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FinishReason = Literal["Stop", "Length", "Refusal", "Error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One chat request. `text` is the chunk itself, for engines that need no prompt; `max_tokens` bounds the answer.
+
+    `attempt` counts from 0. A later attempt must be able to give another answer: an endpoint gets another seed, a greedy engine a
+    penalty on repetition. `rules` has one answer only.
+    """
+
+    id: str
+    messages: list[dict[str, str]]
+    text: str
+    max_tokens: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to the request of the same id.
+
+    `Error` means that there is no answer, and `error` says why; `Length` that the answer was cut at `max_tokens`; `Refusal` that
+    the engine itself declined. Token counts are 0 where the engine has no tokens.
+    """
+
+    id: str
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    model: str
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """Text generation."""
+
+    @property
+    def name(self) -> str:
+        """Kind and model, e.g. `openai:gpt-4-turbo`; goes into records."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply per request, in the order of the requests. A bad request gives an `Error` reply; only what stops all raises."""
+        ...
+
+    def close(self) -> None:
+        """Frees connections and memory."""
+        ...

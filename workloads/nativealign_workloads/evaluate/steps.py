@@ -1,0 +1,183 @@
+"""The EvalJob's steps: evaluate (each model answers every item), report (scores, comparison, gate).
+
+evaluate  index 0 the model, index 1 the baseline: per-item rows of each benchmark, and bits per byte on held-out text
+report    one pod: scores with intervals, paired comparison with the baseline, verdict
+"""
+
+import json
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nativealign_api.common import OpenAIEngine, TransformersEngine
+from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
+from nativealign_workloads.align.chunks import open_endpoint
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
+from nativealign_workloads.context import Context
+from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest, check_data
+from nativealign_workloads.sources import fetch_pinned, model_folder
+from nativealign_workloads.store import AlreadyExists
+
+ROLES = ("model", "baseline")
+BITS = "bits-per-byte"
+
+
+def evaluate(context: Context) -> Json:
+    """Phase `evaluate`: one model."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    benchmarks = context.job.read("benchmarks", list[Benchmark]) or []
+    requests, data = _requests(context, benchmarks)
+    model = model_folder(context, ROLES[context.index])
+    rows = _answer(context, model, requests, data)
+    for name, path in rows.items():
+        part = shard.part(name)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            part.add(json.loads(line))
+    counts = {name: writer.rows for name, writer in ((name, shard.part(name)) for name in rows)}
+    if "heldOut" in context.job.inputs:
+        counts[BITS] = _held_out(context, shard, model)
+    shard.commit(items=counts)
+    return {"counts": counts}
+
+
+def _requests(context: Context, benchmarks: list[Benchmark]) -> tuple[list[BenchmarkRequest], Path]:
+    """What to ask, with the pinned files brought here and checked before any weights are loaded."""
+    root = context.scratch / "data"
+    if not benchmarks:
+        return [], root
+    pinned = read_json(context.store, f"{context.job.inputs['data']}/listing.json")
+    folders = {name: fetch_pinned(context, listing, root / name) for name, listing in pinned["data"].items()}
+    lists = {name: _only_file(fetch_pinned(context, listing, root / f"{name}-ids")) for name, listing in pinned["idLists"].items()}
+    requests = [BenchmarkRequest(b.name, b.few_shot, lists.get(b.name), folders[b.name]) for b in benchmarks]
+    for request in requests:
+        check_data(request, root)
+    return requests, root
+
+
+def _only_file(folder: Path) -> Path:
+    return next(path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _answer(context: Context, model: Path, requests: list[BenchmarkRequest], data: Path) -> dict[str, Path]:
+    """Per-item rows of each benchmark; what an earlier attempt finished is adopted, what is finished now is kept for the next."""
+    from nativealign_workloads.evaluate.run import evaluate_model
+
+    if not requests:
+        return {}
+    answers = context.scratch / "answers"
+    answers.mkdir()
+    kept = f"{context.phase_prefix}/segments/{context.index:05d}"
+    for info in context.store.list(f"{kept}/"):
+        context.store.download(info.key, answers / Path(info.key).name)
+    engine = context.job.require("engine", TransformersEngine)
+    return evaluate_model(
+        model,
+        requests,
+        data,
+        answers,
+        batch_size=engine.batch_size,
+        device=_device(context),
+        precision=engine.precision,
+        judge=_judge(context),
+        on_progress=partial(_on_progress, context, answers, kept),
+    )
+
+
+def _on_progress(context: Context, answers: Path, kept: str, name: str, done: int, total: int) -> None:
+    """Shows how far a benchmark is; keeps its rows for the next attempt as soon as they are complete."""
+    context.check_stop()
+    context.progress.begin(total, f"items of {name}", done)
+    path = answers / f"{name}.jsonl"
+    if done == total and path.is_file():
+        _keep(context, kept, path)
+
+
+def _keep(context: Context, prefix: str, path: Path) -> None:
+    try:
+        context.store.create(f"{prefix}/{path.name}", path.read_bytes())
+    except AlreadyExists:
+        return
+
+
+def _device(context: Context) -> str:
+    return "cuda" if context.job.resources.gpus_per_node else "cpu"
+
+
+def _judge(context: Context) -> Any:
+    spec = context.job.read("judge", OpenAIEngine)
+    if spec is None:
+        return None
+    from nativealign_workloads.evaluate.judging import judge_with
+
+    return partial(judge_with, open_endpoint(context, spec, "judge", {}))
+
+
+def _held_out(context: Context, shard: ShardCommit, model: Path) -> int:
+    from nativealign_workloads.evaluate.bits_per_byte import bits_per_byte
+
+    limit = context.job.require("heldOut", HeldOutSource).documents
+    engine = context.job.require("engine", TransformersEngine)
+    rows = islice(step_rows(context.store, context.job.inputs["heldOut"], "held-out"), limit)
+    texts = ((row["id"], row["text"]) for row in rows)
+    part = shard.part(BITS)
+    for row in bits_per_byte(model, texts, batch_size=engine.batch_size, device=_device(context), precision=engine.precision):
+        context.check_stop()
+        part.add(row)
+    return part.rows
+
+
+def commit_evaluate(context: Context) -> Json:
+    """Phase `commit` of evaluate."""
+    models = sum(name in context.job.inputs for name in ROLES)
+    records = shard_records(context, "evaluate", models)
+    commit_step(context, records, items=records[0]["facts"]["items"])
+    return {"counts": records[0]["facts"]["items"]}
+
+
+def report(context: Context) -> Json:
+    """Phase `report`: from per-item rows to scores and a verdict; no model is loaded."""
+    from nativealign_workloads.evaluate.compare import compare
+
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    answered = manifest(context.store, context.job.inputs["evaluate"])["shards"]
+    rows = [_rows(context, record) for record in answered]
+    facts: Json = {"scores": _scores(rows[0])}
+    gate = context.job.read("gate", EvalGate)
+    if len(rows) > 1:
+        names = [name for name in rows[0] if name != BITS]
+        margin = {"margin_points": gate.non_inferior.margin_points, "confidence": gate.non_inferior.confidence} if gate else {}
+        sides = [{name: side[name] for name in names} for side in rows]
+        facts |= {"baseline": _scores(rows[1]), "comparison": compare(*sides, **margin)}
+    shard.commit(**facts)
+    return _headline(facts)
+
+
+def _rows(context: Context, record: Json) -> dict[str, list[Json]]:
+    names = [name.removesuffix(".jsonl.zst") for name in record["parts"]]
+    return {name: list(record_rows(context.store, record, name)) for name in names}
+
+
+def _scores(rows: dict[str, list[Json]]) -> Json:
+    from nativealign_workloads.evaluate.scores import bits_per_byte_score, score_benchmarks
+
+    scored: Json = score_benchmarks({name: found for name, found in rows.items() if name != BITS})["benchmarks"]
+    return scored | ({BITS: bits_per_byte_score(rows[BITS])} if BITS in rows else {})
+
+
+def _headline(facts: Json) -> Json:
+    metrics = {name: score["score"] for name, score in facts["scores"].items() if score["score"] is not None}
+    verdict = facts.get("comparison", {}).get("gate")
+    return {"metrics": metrics} | ({"gate": verdict} if verdict else {})
+
+
+def commit_report(context: Context) -> Json:
+    """Phase `commit` of report."""
+    records = shard_records(context, "report", 1)
+    facts = records[0]["facts"]
+    commit_step(context, records, **facts)
+    return _headline(facts)

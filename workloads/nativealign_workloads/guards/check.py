@@ -1,0 +1,123 @@
+"""The verdicts on one rewritten chunk, and what to do about them.
+
+Called by annotate (pairs that fail are no training data) and rewrite (every chunk). Pure: original, rewriting, finish reason and
+code of conduct go in; the list of broken guards comes out, in the fixed order of this file.
+
+| guard | value | source of the idea |
+|---|---|---|
+| Refusal | 1 when the engine declined, or a refusal phrase is new | audit of the released pairs |
+| Empty | 1 when no word is left of a text that had some | |
+| Truncated | 1 when the answer was cut at its token limit | |
+| ScaffoldLeak | number of new scaffold phrases | audit: "Arabic text / Analysis / Rewritten text" in the targets |
+| Repetition | share of the 8-grams of words that repeat earlier ones, beyond the original's | loops of small models |
+| LengthRatio | letters of the rewriting over letters of the original | |
+| ScriptDrift | absolute change of the share of Arabic letters | translation |
+| NumberLost | share of the original's numbers that are gone | knowledge preservation |
+| NumberInvented | share of the rewriting's numbers that are new | hallucination |
+| UrlLost | share of the original's web addresses that are gone | |
+| LatinNameLost | share of the original's Latin names that are gone | |
+
+What the code of conduct declares as removed (advertisements and furniture, masked personal data) is taken out of the original
+before anything is compared. Unchanged text is a statistic (`unchanged`), no defect.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nativealign_workloads.conduct.model import Action, Conduct
+from nativealign_workloads.engines.protocol import FinishReason
+from nativealign_workloads.guards import measures
+from nativealign_workloads.text.personal import find_urls
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A broken guard: what was measured, the limit it passed, and the action that the code of conduct wants."""
+
+    guard: str
+    value: float
+    limit: float
+    action: Action
+
+
+_STRENGTH = [Action.ORIGINAL, Action.RETRY, Action.EXPERT, Action.DROP]
+
+
+def check(conduct: Conduct, origin: str, rewritten: str, finish_reason: FinishReason) -> list[Verdict]:
+    """Broken guards, [] for a rewriting that may stand.
+
+    A refused, empty or unchanged answer is not measured further: every other number would say the same thing again.
+    """
+    if verdict := _refusal(conduct, origin, rewritten, finish_reason):
+        return [verdict]
+    kept = measures.without_declared(conduct, origin)
+    if not measures.folded_words(rewritten):
+        return [Verdict("Empty", 1, 0, conduct.guards.empty.action)] if measures.folded_words(kept) else []
+    answer = _truncated(conduct, finish_reason)
+    if unchanged(origin, rewritten):
+        return answer
+    return answer + _leaks(conduct, origin, rewritten) + _preservation(conduct, origin, kept, rewritten)
+
+
+def decide(verdicts: Sequence[Verdict], *, retry: bool = True, expert: bool = True) -> Action | None:
+    """The strongest action among the verdicts (Drop > Expert > Retry > Original); None when there are none.
+
+    `retry` and `expert` say whether that way is still open. Where it is not, the original stands; a refused chunk, which may be the
+    harmful one, is dropped instead.
+    """
+    if not verdicts:
+        return None
+    action = max((v.action for v in verdicts), key=_STRENGTH.index)
+    if (action is Action.RETRY and not retry) or (action is Action.EXPERT and not expert):
+        return Action.DROP if any(v.guard == "Refusal" for v in verdicts) else Action.ORIGINAL
+    return action
+
+
+def unchanged(origin: str, rewritten: str) -> bool:
+    """Whether the rewriting is the original but for white space at its ends."""
+    return origin.strip() == rewritten.strip()
+
+
+def _refusal(conduct: Conduct, origin: str, rewritten: str, finish_reason: FinishReason) -> Verdict | None:
+    refused = finish_reason == "Refusal" or measures.new_phrases(conduct.forbidden_phrases.refusal, origin, rewritten)
+    return Verdict("Refusal", 1, 0, conduct.guards.refusal.action) if refused else None
+
+
+def _truncated(conduct: Conduct, finish_reason: FinishReason) -> list[Verdict]:
+    return [Verdict("Truncated", 1, 0, conduct.guards.truncated.action)] if finish_reason == "Length" else []
+
+
+def _leaks(conduct: Conduct, origin: str, rewritten: str) -> list[Verdict]:
+    guards = conduct.guards
+    leaks = measures.new_phrases(conduct.forbidden_phrases.scaffold, origin, rewritten)
+    verdicts = [Verdict("ScaffoldLeak", leaks, 0, guards.scaffold_leak.action)] if leaks else []
+    repetition = max(0.0, measures.repeated_share(rewritten) - measures.repeated_share(origin))
+    return verdicts + _above("Repetition", repetition, guards.repetition.limit, guards.repetition.action)
+
+
+def _preservation(conduct: Conduct, origin: str, kept: str, rewritten: str) -> list[Verdict]:
+    guards = conduct.guards
+    kept_after = measures.without_declared(conduct, rewritten)
+    shares = (
+        ("ScriptDrift", guards.script_drift, measures.script_drift(kept, kept_after)),
+        ("NumberLost", guards.number_lost, measures.lost_share(measures.numbers(kept), measures.numbers(rewritten))),
+        ("NumberInvented", guards.number_invented, measures.new_share(measures.numbers(rewritten), measures.numbers(origin))),
+        ("UrlLost", guards.url_lost, measures.missing_share(find_urls(kept), rewritten)),
+        ("LatinNameLost", guards.latin_name_lost, measures.new_share(measures.latin_names(kept), measures.latin_words(rewritten))),
+    )
+    verdicts = _length(conduct, kept, kept_after)
+    for name, guard, value in shares:
+        verdicts += _above(name, value, guard.limit, guard.action)
+    return verdicts
+
+
+def _length(conduct: Conduct, kept: str, kept_after: str) -> list[Verdict]:
+    guard = conduct.guards.length_ratio
+    ratio = measures.length_ratio(kept, kept_after)
+    if guard.minimum <= ratio <= guard.maximum:
+        return []
+    return [Verdict("LengthRatio", ratio, guard.minimum if ratio < guard.minimum else guard.maximum, guard.action)]
+
+
+def _above(name: str, value: float, limit: float, action: Action) -> list[Verdict]:
+    return [Verdict(name, value, limit, action)] if value > limit else []

@@ -1,0 +1,90 @@
+"""inspect: look at everything that a job stands on, pin it, cut it into shards, and see what is done already.
+
+One small pod without an accelerator. It writes each pinned input under `inputs/<digest>/` and its own manifest, and reports the
+pins, so that a re-created object learns at once which steps are committed.
+"""
+
+from typing import Any
+
+from nativealign_api.identity import digest
+from nativealign_api.kinds import KINDS
+from nativealign_api.plan import Plan, expected_inputs, plan, step_prefix
+from nativealign_api.status import Pinned
+from nativealign_api.steps import STEPS
+from nativealign_workloads.commit import Json, commit_step, manifest, manifest_key
+from nativealign_workloads.context import Context
+from nativealign_workloads.inspection import corpora, folders
+from nativealign_workloads.ledger import Tally
+
+
+def run(context: Context) -> Json:
+    """Phase `list`: pins what is not pinned yet; returns the pins and the committed steps."""
+    if context.job.store:
+        context.store.self_test()
+    spec: Any = context.job.require("", KINDS[context.job.kind].spec)
+    found = look(context, spec)
+    pinned = context.job.pinned.model_copy(
+        update={
+            "inputs": {name: item["digest"] for name, item in found.items() if item.get("digest")} | context.job.pinned.inputs,
+            "shards": {name: item["shards"] for name, item in found.items() if item.get("shards")} | context.job.pinned.shards,
+            "step_versions": {step.name: step.version for step in STEPS[context.job.kind]} | context.job.pinned.step_versions,
+        }
+    )
+    return _commit(context, spec, pinned, found)
+
+
+def look(context: Context, spec: Any) -> dict[str, Json]:
+    """What stands behind each input: its digest, facts for the report, and the number of its shards where it is read in shards."""
+    context.progress.begin(len(expected_inputs(spec)), "inputs")
+    found: dict[str, Json] = {}
+    for name, upstream in expected_inputs(spec).items():
+        found[name] = _look_upstream(context, name, upstream) if upstream else _look_at(context, spec, name)
+        context.progress.advance()
+    return found
+
+
+def _look_at(context: Context, spec: Any, name: str) -> Json:
+    if name == "corpora":
+        pinned = corpora.pin(context, spec.corpora, spec.sharding)
+        return pinned | {"forecast": corpora.forecast(pinned["corpora"], spec)}
+    if name.startswith("mix/"):
+        entry = next(entry for entry in spec.mix if f"mix/{entry.name}" == name)
+        return corpora.pin(context, [entry.corpus], spec.sharding)
+    if name == "conduct":
+        return folders.pin_conduct(context, spec.code_of_conduct)
+    if name == "data":
+        return folders.pin_benchmarks(context, spec)
+    return folders.pin_model(context, folders.model_uri(spec, name))
+
+
+def _look_upstream(context: Context, name: str, upstream: str) -> Json:
+    job, _, step = upstream.rpartition("/")
+    prefix = step_prefix(step, context.job.pinned.upstream[job][step])
+    value = manifest(context.store, prefix)
+    facts = {"upstream": upstream, "prefix": prefix}
+    return facts | ({"shards": len(value["shards"])} if name.startswith("mix/") else {})
+
+
+def _commit(context: Context, spec: Any, pinned: Pinned, found: dict[str, Json]) -> Json:
+    own = digest({"inputs": pinned.inputs, "shards": pinned.shards, "upstream": pinned.upstream, "name": context.job.name})
+    context.job.digest = own
+    pinned.inspect = own
+    commit_step(context, [{"tally": Tally().dump(), "parts": {}, "facts": {}, "seconds": 0.0}], inputs=found)
+    run_plan = plan(context.job.kind, spec, pinned)
+    return {
+        "digest": own,
+        "pinned": pinned.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "committed": committed_steps(context, run_plan),
+        "counts": _headline(found),
+    }
+
+
+def committed_steps(context: Context, run_plan: Plan) -> list[str]:
+    """Names of the steps whose manifests are in the store."""
+    known = (step for step in run_plan.steps if step.digest)
+    return [step.name for step in known if context.store.stat(manifest_key(step.prefix))]
+
+
+def _headline(found: dict[str, Json]) -> dict[str, int]:
+    listings = [item for item in found.values() if "files" in item]
+    return {"files": sum(item["files"] for item in listings), "bytes": sum(item["bytes"] for item in listings)}

@@ -1,0 +1,147 @@
+"""Corpora: listing, shard plan, schema, licences, and a forecast of what annotating will cost."""
+
+import io
+import itertools
+import math
+from collections import Counter
+from typing import Any, BinaryIO
+
+from nativealign_api.align import AlignJobSpec, Expert
+from nativealign_api.common import Corpus, Sharding
+from nativealign_api.identity import digest
+from nativealign_api.plan import input_prefix
+from nativealign_workloads.commit import Json, create_first
+from nativealign_workloads.context import Context
+from nativealign_workloads.records import BadRecord, Record, read_records, read_schema
+from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
+
+SAMPLE_RECORDS = 1000
+"""Records of the first file of each corpus that are looked at for schema and forecast."""
+
+TOKENS_PER_WORD = 2.0
+"""Assumption of the forecast: what tokenizers of multilingual models need for an Arabic word."""
+
+
+def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
+    """Lists the corpora, cuts them into shards, writes both under `inputs/<digest>/`, and returns the facts."""
+    sources = [open_source(context, corpus.uri) for corpus in given]
+    listings = [required_files(source) for source in sources]
+    size = sum(file.size for listing in listings for file in listing)
+    shards = sharding.shards or max(1, math.ceil(size / sharding.target_bytes))
+    units = plan_shards(given, listings, shards)
+    content = {
+        "files": [[c.name, f.key, f.size, f.etag] for c, fs in zip(given, listings, strict=True) for f in fs],
+        "shards": shards,
+    }
+    own = digest(content)
+    for shard, unit in enumerate(units):
+        create_first(context.store, shard_key(input_prefix(own), shard), {"units": unit})
+    facts = [describe(*pair) for pair in zip(given, sources, listings, strict=True)]
+    create_first(context.store, f"{input_prefix(own)}/listing.json", content)
+    return {
+        "digest": own,
+        "shards": shards,
+        "files": sum(map(len, listings)),
+        "bytes": size,
+        "corpora": facts,
+    }
+
+
+def shard_key(prefix: str, shard: int) -> str:
+    """Where the plan of one shard lies."""
+    return f"{prefix}/shards/{shard:05d}.json"
+
+
+def plan_shards(given: list[Corpus], listings: list[list[SourceFile]], shards: int) -> list[list[Json]]:
+    """The units of each shard: whole files by size, and every k-th record of files larger than a fair share.
+
+    A unit is {corpus, key, stride: [offset, step]}. Pure and stable: the same listing gives the same plan.
+    """
+    every = [(corpus.name, file) for corpus, listing in zip(given, listings, strict=True) for file in listing]
+    fair = sum(file.size for _, file in every) / shards
+    plan: list[list[Json]] = [[] for _ in range(shards)]
+    load = [0.0] * shards
+    for corpus, file in sorted(every, key=lambda item: (-item[1].size, item[0], item[1].key)):
+        strides = min(shards, max(1, math.ceil(file.size / fair)))
+        for offset in range(strides):
+            lightest = min(range(shards), key=lambda shard: (load[shard], shard))
+            load[lightest] += file.size / strides
+            plan[lightest].append({"corpus": corpus, "key": file.key, "stride": [offset, strides]})
+    order = {corpus.name: number for number, corpus in enumerate(given)}
+    return [sorted(units, key=lambda unit: (order[unit["corpus"]], unit["key"], unit["stride"])) for units in plan]
+
+
+def describe(corpus: Corpus, source: Source, listing: list[SourceFile]) -> Json:
+    """What a look at the head of the first file shows of a corpus: schema, problems, and the size of a record."""
+    first = listing[0]
+    options = {"format": corpus.format, "text_field": corpus.text_field, "id_field": corpus.id_field}
+    with source.store.open(f"{source.folder}{first.key}") as stream:
+        counted = _Counted(stream)
+        sample = list(itertools.islice(read_records(counted, first.key, **options), SAMPLE_RECORDS))
+    size = sum(file.size for file in listing)
+    return {
+        "name": corpus.name,
+        "files": len(listing),
+        "bytes": size,
+        "license": corpus.license,
+        "schema": _schema(corpus, source, first),
+        "sampleRecords": len(sample),
+        "sampleProblems": dict(Counter(record.reason for record in sample if isinstance(record, BadRecord))),
+        **_expected(sample, counted.bytes_read, size),
+    }
+
+
+def _schema(corpus: Corpus, source: Source, first: SourceFile) -> dict[str, str]:
+    with source.store.open(f"{source.folder}{first.key}") as stream:
+        return read_schema(stream, first.key, format=corpus.format)
+
+
+def _expected(sample: list[Record | BadRecord], consumed: int, size: int) -> Json:
+    words = [len(record.text.split()) for record in sample if isinstance(record, Record)]
+    documents = round(len(sample) * size / consumed) if consumed else 0
+    return {"expectedDocuments": documents, "expectedWords": round(documents * sum(words) / max(1, len(sample)))}
+
+
+class _Counted(io.RawIOBase):
+    """A stream that knows how many bytes were taken from it."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        self._inner, self.bytes_read = inner, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._inner.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        self.bytes_read += len(data)
+        return len(data)
+
+
+def forecast(facts: list[Json], spec: AlignJobSpec) -> Json:
+    """What the expert will be asked, from the sample of each corpus; an upper bound, as nothing is filtered yet.
+
+    Tokens are estimated as words times TOKENS_PER_WORD; money only where the budget gives prices.
+    """
+    documents = sum(item["expectedDocuments"] for item in facts)
+    words = sum(item["expectedWords"] for item in facts)
+    asked = min(documents, spec.seed.documents) if spec.worker else documents
+    tokens = round(words * TOKENS_PER_WORD * asked / documents) if documents else 0
+    found = {"documents": documents, "words": words, "expertDocuments": asked, "promptTokens": tokens, "completionTokens": tokens}
+    return found | _money(tokens, spec.expert)
+
+
+def _money(tokens: int, expert: Expert) -> Json:
+    budget = expert.openai.budget if expert.openai else None
+    if not budget or budget.prompt_usd_per_million_tokens is None or budget.completion_usd_per_million_tokens is None:
+        return {}
+    return {"usd": float(tokens * (budget.prompt_usd_per_million_tokens + budget.completion_usd_per_million_tokens) / 1_000_000)}

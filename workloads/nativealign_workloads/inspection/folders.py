@@ -1,0 +1,92 @@
+"""Inputs that are folders or small texts: models, benchmark files, the code of conduct."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from nativealign_api.align import CodeOfConduct
+from nativealign_api.evaluate import EvalJobSpec
+from nativealign_api.identity import DIGEST_LENGTH, digest
+from nativealign_api.plan import input_prefix, value_at
+from nativealign_workloads.commit import Json, create_first
+from nativealign_workloads.conduct import BUILTIN, load_conduct
+from nativealign_workloads.context import Context
+from nativealign_workloads.errors import ConfigError, NoInputError
+from nativealign_workloads.sources import files, open_source, required_files
+from nativealign_workloads.store import AlreadyExists
+
+CONDUCT_FILE = Path("/etc/nativealign/conduct.yaml")
+"""Where the operator mounts the ConfigMap key of a code of conduct."""
+
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def model_uri(spec: Any, name: str) -> str:
+    """The URI behind an input: `base` and `model` are models themselves, the others objects with a `uri`."""
+    value = value_at(spec, name)
+    return str(value.uri)
+
+
+def pin_model(context: Context, uri: str) -> Json:
+    """Lists a model's folder. Raises ConfigError PickledWeights or ModelIncomplete before anything is computed with it."""
+    listing = required_files(open_source(context, uri))
+    names = [Path(file.key).name for file in listing]
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = [name for name in names if name.endswith(PICKLED)]
+        if pickled:
+            hint = "convert it: AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"
+            raise ConfigError("PickledWeights", f"{uri} has pickled weights only ({', '.join(pickled[:3])})", hint)
+        raise ConfigError("ModelIncomplete", f"{uri} has no *.safetensors", "give a folder in Hugging Face format")
+    if "config.json" not in names:
+        raise ConfigError("ModelIncomplete", f"{uri} has no config.json", "give a folder in Hugging Face format")
+    return _pin_listing(context, {"uri": uri, "files": [[file.key, file.size, file.etag] for file in listing]})
+
+
+def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:
+    """Lists the benchmark files and id lists of an EvalJob."""
+    uris = {benchmark.name: (benchmark.data or spec.data) for benchmark in spec.benchmarks}
+    content: Json = {"data": {}, "idLists": {}}
+    for name, data in sorted(uris.items()):
+        content["data"][name] = _folder(context, str(data.uri if data else ""))
+    for benchmark in spec.benchmarks:
+        if benchmark.id_list:
+            content["idLists"][benchmark.name] = _folder(context, benchmark.id_list)
+    return _pin_listing(context, content)
+
+
+def _folder(context: Context, uri: str) -> Json:
+    listing = list(files(open_source(context, uri)))
+    if not listing:
+        raise NoInputError("InputEmpty", f"{uri}: no file with any content", "check spec.data.uri")
+    return {"uri": uri, "files": [[file.key, file.size, file.etag] for file in listing]}
+
+
+def _pin_listing(context: Context, content: Json) -> Json:
+    own = digest(content)
+    create_first(context.store, f"{input_prefix(own)}/listing.json", content)
+    return {"digest": own, **content} if "uri" not in content else {"digest": own, "uri": content["uri"]}
+
+
+def pin_conduct(context: Context, source: CodeOfConduct) -> Json:
+    """Keeps the code of conduct as it is now. Raises UsageError with source:line for a mistake in it."""
+    data, name = _conduct_text(source)
+    conduct = load_conduct(data, name)
+    own = hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
+    try:
+        context.store.create(f"{input_prefix(own)}/conduct.yaml", data)
+    except AlreadyExists:
+        raise ConfigError("StoreDamaged", f"{input_prefix(own)}/conduct.yaml is not what its digest says") from None
+    return {"digest": own, "conduct": conduct.name, "source": name}
+
+
+def _conduct_text(source: CodeOfConduct) -> tuple[bytes, str]:
+    if source.inline:
+        return source.inline.encode(), "spec.codeOfConduct.inline"
+    if source.builtin:
+        return BUILTIN[source.builtin].read_bytes(), source.builtin
+    assert source.config_map
+    name = f"ConfigMap {source.config_map.name}, key {source.config_map.key}"
+    try:
+        return CONDUCT_FILE.read_bytes(), name
+    except OSError:
+        raise ConfigError("ConductMissing", f"{name} is not mounted", "on a laptop give it inline") from None

@@ -1,0 +1,1 @@
+"""Steps of a PretrainJob, one module each."""

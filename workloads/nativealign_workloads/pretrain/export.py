@@ -1,0 +1,60 @@
+"""export: the trained model as a Hugging Face folder with a card, proved to load before it is published."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, fetch_folder, manifest, shard_records
+from nativealign_workloads.context import Context
+from nativealign_workloads.errors import StepError
+
+
+def run(context: Context) -> Json:
+    """Phase `export`."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    context.progress.begin(1, "model")
+    trained = manifest(context.store, context.job.inputs["train"])
+    folder = fetch_folder(context.store, trained["shards"][0], "model", context.scratch / "model")
+    parameters = prove(folder)
+    (folder / "README.md").write_text(card(context, trained, parameters), encoding="utf-8")
+    shard.folder("model", folder)
+    shard.commit(parameters=parameters)
+    context.progress.advance()
+    return {"counts": {"parameters": parameters}}
+
+
+def prove(folder: Path) -> int:
+    """Loads the model as a user would; returns its number of parameters."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise StepError("ExportUnreadable", f"the exported model does not load: {error}") from None
+    return int(model.num_parameters())
+
+
+def card(context: Context, trained: Json, parameters: int) -> str:
+    """The model card: what it was made of, from the manifests alone."""
+    facts = trained["facts"]
+    rows = "".join(f"| {s['name']} | {s['documents']} | {s['tokens']} | `{s['digest']}` |\n" for s in facts["sources"])
+    settings = {
+        name: value for name, value in trained["parameters"].items() if name in ("optimizer", "deepspeed", "seed", "globalBatch")
+    }
+    return (
+        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {context.job.name}\n\n"
+        f"Continued pre-training on aligned text (arXiv 2412.03253) by nativealign; {parameters} parameters, {facts['steps']} steps, "
+        f"{facts['tokens']} tokens, loss {facts['firstLoss']:.4f} to {facts['finalLoss']:.4f}.\n\n"
+        f"| source | documents | tokens | digest |\n|---|---|---|---|\n{rows}\n"
+        f"Digest of the training step: `{trained['digest']}`\n\n```json\n{json.dumps(settings, indent=1, sort_keys=True)}\n```\n"
+    )
+
+
+def commit(context: Context) -> Json:
+    """Phase `commit`."""
+    records = shard_records(context, "export", 1)
+    commit_step(context, records, **records[0]["facts"])
+    return {"counts": records[0]["facts"]}

@@ -1,0 +1,67 @@
+"""What a running pod says of itself: how far it is, how long it will take, what it counted.
+
+Steps call `advance`; the operator and the local runner read the JSON. Losing it costs nothing: it is never an input.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+INTERVAL = 1.0
+"""Seconds between two writes."""
+
+
+class Progress:
+    """Progress of one index of a phase, as a JSON file that is replaced in one piece."""
+
+    def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.monotonic, **labels: Any) -> None:
+        self._path, self._clock, self._labels = path, clock, labels
+        self._start = self._written = clock()
+        self._first = 0
+        self._done, self._total, self._unit = 0, 0, ""
+        self._counts: dict[str, float] = {}
+
+    @property
+    def started(self) -> bool:
+        """Whether `begin` was called."""
+        return self._total > 0
+
+    def begin(self, total: int, unit: str, done: int = 0) -> None:
+        """Starts counting `total` things; `done` of them were there before this attempt."""
+        self._start, self._total, self._unit, self._done, self._first = self._clock(), total, unit, done, done
+        self._write()
+
+    def advance(self, amount: int = 1, **counts: float) -> None:
+        """`amount` more is done; `counts` replace the headline counts of the same name."""
+        self._done += amount
+        self._counts |= counts
+        if self._clock() - self._written >= INTERVAL:
+            self._write()
+
+    def finish(self) -> None:
+        self._write()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The JSON object: done, total, unit, percent, etaSeconds (None while unknown), counts."""
+        fresh, elapsed = self._done - self._first, self._clock() - self._start
+        eta = elapsed * (self._total - self._done) / fresh if fresh and self._total >= self._done else None
+        percent = 100.0 * self._done / self._total if self._total else None
+        return self._labels | {
+            "done": self._done,
+            "total": self._total,
+            "unit": self._unit,
+            "percent": percent,
+            "etaSeconds": eta,
+            "counts": self._counts,
+        }
+
+    def _write(self) -> None:
+        self._written = self._clock()
+        if self._path is None:
+            return
+        partial = self._path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps(self.snapshot()))
+        partial.replace(self._path)

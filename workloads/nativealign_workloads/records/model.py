@@ -1,0 +1,46 @@
+"""What a reader yields, and the checks that every document's text must pass."""
+
+from dataclasses import dataclass
+
+
+class Truncated(Exception):
+    """The file ends too early; the text says what breaks off."""
+
+
+class Broken(Exception):
+    """The file is damaged, or not what it is called; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One document: its place in the file (from 0, bad records count too), its text as read, the user's own id."""
+
+    ordinal: int
+    text: str
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record, or the rest of a file, that is set aside.
+
+    `reason` is one of NotUtf8, NotJson, NotAnObject, MissingTextField, WrongTextType, LoneSurrogate, NulCharacter,
+    RecordTooLarge (one record each), TruncatedFile, BrokenFile (nothing follows). `detail` says where and what.
+    """
+
+    ordinal: int
+    reason: str
+    detail: str
+
+
+def checked(ordinal: int, text: str, user_id: object, where: str) -> Record | BadRecord:
+    """A Record, unless the text has a character that our files or the tokenizers' cannot hold."""
+    nul = text.find("\0")
+    if nul >= 0:
+        return BadRecord(ordinal, "NulCharacter", f"{where}: U+0000 at character {nul}")
+    return Record(ordinal, text, _user_id(user_id))
+
+
+def _user_id(value: object) -> str | None:
+    """Strings and whole numbers are ids; what else may stand in the field is not."""
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None

@@ -1,0 +1,96 @@
+"""Parquet files row by row. Called by `read_records`; the stream is read in pages, never as a whole."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .model import BadRecord, Broken, Record, Truncated, checked
+
+READ_BYTES = 1 << 20
+BATCH_BYTES = 8 << 20
+MAX_BATCH_ROWS = 1024
+SMALLEST = 12  # two magic words and the footer's length
+
+
+def parquet_records(
+    stream: BinaryIO, text_field: str, id_field: str | None, max_record_bytes: int
+) -> Iterator[Record | BadRecord]:
+    """Every row as a record; rows without usable text as BadRecords. Raises Truncated or Broken where reading ends."""
+    try:
+        _check_end(stream)
+        file = pq.ParquetFile(stream, buffer_size=READ_BYTES)
+        problem = _text_problem(file.schema_arrow, text_field)
+        if problem:
+            for row in range(file.metadata.num_rows):
+                yield BadRecord(row, problem[0], f"row {row}: {problem[1]}")
+        else:
+            yield from _rows(file, text_field, id_field, max_record_bytes)
+    except pa.ArrowException as exc:
+        raise Broken(f"Parquet: {exc}") from None
+    except OSError as exc:
+        if exc.errno is not None:  # the disk's, not the file's
+            raise
+        raise Broken(f"Parquet: {exc}") from None
+
+
+def _check_end(stream: BinaryIO) -> None:
+    """A Parquet file ends as it begins; its index is at the end, so that nothing of a truncated one is readable."""
+    size = stream.seek(0, 2)
+    stream.seek(max(0, size - 4))
+    if stream.read(4) not in (b"PAR1", b"PARE") or size < SMALLEST:
+        raise Truncated("the Parquet footer is missing")
+    stream.seek(0)
+
+
+def _text_problem(schema: pa.Schema, text_field: str) -> tuple[str, str] | None:
+    index = schema.get_field_index(text_field)
+    if index < 0:
+        return "MissingTextField", f"no column {text_field!r}"
+    kind = schema.field(index).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return None
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return None
+    return "WrongTextType", f"column {text_field!r} is {kind}, not a string"
+
+
+def _rows(
+    file: pq.ParquetFile, text_field: str, id_field: str | None, max_record_bytes: int
+) -> Iterator[Record | BadRecord]:
+    has_ids = id_field is not None and file.schema_arrow.get_field_index(id_field) >= 0
+    columns = [text_field, id_field] if has_ids and id_field != text_field else [text_field]
+    ordinal = 0
+    for group in range(file.num_row_groups):  # a batch never spans groups: damage in one leaves those before it whole
+        size = _batch_rows(file.metadata.row_group(group))
+        for batch in file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
+            texts = batch.column(text_field)
+            ids = batch.column(id_field) if has_ids else None
+            for row in range(len(texts)):
+                yield _record(ordinal, texts[row], None if ids is None else ids[row], text_field, max_record_bytes)
+                ordinal += 1
+
+
+def _batch_rows(group: pq.RowGroupMetaData) -> int:
+    """Rows that are together about BATCH_BYTES, by the group's mean."""
+    mean = group.total_byte_size // max(1, group.num_rows)
+    return min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean)))
+
+
+def _record(
+    ordinal: int, text: pa.Scalar, user_id: pa.Scalar | None, text_field: str, max_record_bytes: int
+) -> Record | BadRecord:
+    where = f"row {ordinal}"
+    if isinstance(text, pa.DictionaryScalar):
+        text = text.value
+    if not text.is_valid:
+        return BadRecord(ordinal, "WrongTextType", f"{where}: {text_field!r} is null, not a string")
+    content = text.as_buffer()
+    if content.size > max_record_bytes:
+        return BadRecord(ordinal, "RecordTooLarge", f"{where}: more than {max_record_bytes} bytes")
+    try:
+        return checked(ordinal, content.to_pybytes().decode(), None if user_id is None else user_id.as_py(), where)
+    except UnicodeDecodeError as exc:
+        return BadRecord(ordinal, "NotUtf8", f"{where}: {exc.reason} at byte {exc.start}")

@@ -1,0 +1,129 @@
+"""A user's file as a stream of records, good and bad. Called by inspect, clean and tokenize for every input object.
+
+Bad content never raises: a bad record becomes a BadRecord in its place, a file that breaks off ends in one BadRecord.
+Ordinals count both, so the same file always gives the same documents the same names.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO
+
+import orjson
+
+from nativealign_workloads.errors import UsageError
+
+from .decompress import plain_blocks
+from .formats import MAGIC_SIZE, compression_of, detect_format
+from .lines import Line, split_lines
+from .model import BadRecord, Broken, Record, Truncated, checked
+from .parquet import parquet_records
+
+MAX_RECORD_BYTES = 16 << 20
+BOM = b"\xef\xbb\xbf"
+
+Records = Iterator[Record | BadRecord]
+
+
+def read_records(
+    stream: BinaryIO,
+    key: str,
+    *,
+    format: str,
+    text_field: str,
+    id_field: str | None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+) -> Records:
+    """Read one object.
+
+    `format` is Jsonl (one object a line), Parquet (`stream` must be seekable), Text (one document a line) or Auto, by
+    the name; Jsonl and Text may be compressed with gzip or zstd. `text_field` and `id_field` name JSON keys or
+    Parquet columns. A record of more than `max_record_bytes` (its line, or its Parquet text) is skipped without
+    being held. Blank lines are no records. Raises UsageError `UnknownFormat` if Auto cannot tell.
+    """
+    chosen = detect_format(key) if format == "Auto" else format
+    if chosen is None:
+        raise UsageError("UnknownFormat", f"the name {key} does not tell its format", "set the corpus' format")
+    return _to_the_break(_records(stream, key, chosen, text_field, id_field, max_record_bytes), key)
+
+
+def _to_the_break(records: Records, key: str) -> Records:
+    """The records; where the file breaks off or proves damaged, one BadRecord stands for the rest."""
+    following = 0
+    try:
+        for record in records:
+            yield record
+            following = record.ordinal + 1
+    except Truncated as exc:
+        yield BadRecord(following, "TruncatedFile", f"{key}: {exc}")
+    except Broken as exc:
+        yield BadRecord(following, "BrokenFile", f"{key}: {exc}")
+
+
+def _records(
+    stream: BinaryIO, key: str, format: str, text_field: str, id_field: str | None, max_record_bytes: int
+) -> Records:
+    head = _head(stream)
+    compression = compression_of(key, format, head)
+    if format == "Parquet":
+        yield from parquet_records(stream, text_field, id_field, max_record_bytes)
+        return
+    lines = split_lines(plain_blocks(stream, head, compression), max_record_bytes)
+    parse = partial(_json_record, text_field=text_field, id_field=id_field) if format == "Jsonl" else _text_record
+    yield from _line_records(lines, parse, max_record_bytes)
+
+
+def _head(stream: BinaryIO) -> bytes:
+    """The first MAGIC_SIZE bytes; a raw stream may give them one by one."""
+    head = b""
+    while len(head) < MAGIC_SIZE and (more := stream.read(MAGIC_SIZE - len(head))):
+        head += more
+    return head
+
+
+def _line_records(
+    lines: Iterator[Line], parse: Callable[[int, bytes, str], Record | BadRecord], max_record_bytes: int
+) -> Records:
+    ordinal = 0
+    for line in lines:
+        where = f"line {line.number}, byte {line.offset}"
+        content = line.content if line.number > 1 or line.content is None else line.content.removeprefix(BOM)
+        if content is None:
+            yield BadRecord(ordinal, "RecordTooLarge", f"{where}: more than {max_record_bytes} bytes")
+        elif content.strip():
+            yield parse(ordinal, content.removesuffix(b"\r"), where)
+        else:
+            continue
+        ordinal += 1
+
+
+def _text_record(ordinal: int, content: bytes, where: str) -> Record | BadRecord:
+    try:
+        return checked(ordinal, content.decode(), None, where)
+    except UnicodeDecodeError as exc:
+        return BadRecord(ordinal, "NotUtf8", f"{where}: {exc.reason} at byte {exc.start} of the line")
+
+
+def _json_record(
+    ordinal: int, content: bytes, where: str, *, text_field: str, id_field: str | None
+) -> Record | BadRecord:
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as exc:
+        return _not_json(ordinal, content, where, str(exc))
+    if not isinstance(value, dict):
+        return BadRecord(ordinal, "NotAnObject", f"{where}: a JSON {type(value).__name__}, not an object")
+    if text_field not in value:
+        return BadRecord(ordinal, "MissingTextField", f"{where}: no field {text_field!r}")
+    text = value[text_field]
+    if not isinstance(text, str):
+        return BadRecord(ordinal, "WrongTextType", f"{where}: {text_field!r} is {type(text).__name__}, not a string")
+    return checked(ordinal, text, value.get(id_field) if id_field else None, where)
+
+
+def _not_json(ordinal: int, content: bytes, where: str, problem: str) -> BadRecord:
+    """Tell the ways apart in which orjson refuses a line."""
+    text = _text_record(ordinal, content, where)
+    if isinstance(text, BadRecord) and text.reason == "NotUtf8":
+        return text
+    reason = "LoneSurrogate" if "surrogate" in problem else "NotJson"
+    return BadRecord(ordinal, reason, f"{where}: {problem}")

@@ -1,0 +1,123 @@
+"""What a URI in a spec points at: files to read, folders to bring here.
+
+Called by inspect, which lists and pins, and by the steps that read what was pinned.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import translate
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nativealign_workloads.commit import fetch_folder, manifest, read_json
+from nativealign_workloads.context import Context
+from nativealign_workloads.errors import ConfigError, NoInputError
+from nativealign_workloads.store import LocalStore, ObjectStore
+
+
+@dataclass(frozen=True)
+class Source:
+    """A URI taken apart: the store that it lies in, the folder before the first wildcard, and the pattern after it."""
+
+    store: ObjectStore
+    folder: str
+    """Key prefix without wildcards; empty or ending in a slash."""
+    pattern: str
+    """Shell pattern below `folder`; `**` for everything."""
+    uri: str
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One object of a source."""
+
+    key: str
+    """Relative to the source's folder."""
+    size: int
+    etag: str
+
+
+def open_source(context: Context, uri: str) -> Source:
+    """The store, folder and pattern of a URI. Relative paths start from the manifest's folder."""
+    if uri.startswith("s3://"):
+        url = urlsplit(uri)
+        folder, pattern = split_pattern(uri.removeprefix(f"s3://{url.netloc}").lstrip("/"))
+        return Source(context.open_bucket(url.netloc), folder, pattern, uri)
+    if not context.job.store_folder and not context.job.base_directory:
+        raise ConfigError("LocalPath", f"{uri} is a path, and this job runs on a cluster", "use s3://")
+    path = Path(context.job.base_directory or ".").joinpath(uri.removeprefix("file://")).as_posix()
+    folder, pattern = split_pattern(path)
+    return _local(Path(folder or "/").resolve(), pattern, uri)
+
+
+def _local(root: Path, pattern: str, uri: str) -> Source:
+    if pattern != "**" and (root / pattern).is_dir():
+        root, pattern = root / pattern, "**"
+    return Source(LocalStore(root), "", pattern, uri)
+
+
+def split_pattern(path: str) -> tuple[str, str]:
+    """("web/", "*.jsonl") of web/*.jsonl. A folder, named with or without a slash at its end, has the pattern `**`."""
+    parts = path.split("/")
+    first = next((n for n, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts) - 1)
+    folder = "".join(f"{part}/" for part in parts[:first])
+    return folder, "/".join(parts[first:]) or "**"
+
+
+def matches(key: str, pattern: str) -> bool:
+    """Whether a key relative to the folder fits.
+
+    `*` and `?` stay within a name, `**` crosses folders; a pattern without wildcards names a file or a folder.
+    """
+    regex = "/".join(".*" if part == "**" else _segment(part) for part in pattern.split("/")).replace(".*/", "(?:.*/)?")
+    return re.fullmatch(rf"{regex}(/.*)?" if not re.search(r"[*?\[]", pattern) else regex, key, re.DOTALL) is not None
+
+
+def _segment(part: str) -> str:
+    inner = translate(part).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z")
+    return inner.replace(".*", "[^/]*")
+
+
+def files(source: Source) -> Iterator[SourceFile]:
+    """The files of a source with size and ETag, ascending by key; empty ones and hidden ones are left out."""
+    literal = re.split(r"[*?\[]", source.pattern)[0]
+    for info in source.store.list(f"{source.folder}{literal}", with_etag=True):
+        key = info.key.removeprefix(source.folder)
+        hidden = any(part.startswith((".", "_")) for part in key.split("/"))
+        if info.size and not hidden and matches(key, source.pattern):
+            yield SourceFile(key, info.size, info.etag)
+
+
+def required_files(source: Source) -> list[SourceFile]:
+    """As `files`; raises NoInputError InputEmpty where there is none."""
+    found = list(files(source))
+    if not found:
+        raise NoInputError("InputEmpty", f"{source.uri}: no file with any content", "check the URI and its wildcards")
+    return found
+
+
+def model_folder(context: Context, name: str) -> Path:
+    """A local folder with the model that an input stands for: a pinned URI, or the part `model/` of a step.
+
+    Raises NoInputError InputChanged if the files behind a pinned URI are not the pinned ones any more.
+    """
+    prefix = context.job.inputs[name]
+    target = context.scratch / f"model-{name.replace('/', '-')}"
+    if prefix.startswith("steps/"):
+        return fetch_folder(context.store, manifest(context.store, prefix)["shards"][0], "model", target)
+    return fetch_pinned(context, read_json(context.store, f"{prefix}/listing.json"), target)
+
+
+def fetch_pinned(context: Context, listing: dict[str, object], target: Path) -> Path:
+    """Brings the files of a pinned folder here and makes sure that they are the pinned ones."""
+    source = open_source(context, str(listing["uri"]))
+    now = [[file.key, file.size, file.etag] for file in files(source)]
+    if now != listing["files"]:
+        raise NoInputError("InputChanged", f"{source.uri} is not what it was when the job started", "create a new job")
+    for file in files(source):
+        key = f"{source.folder}{file.key}"
+        path = target / file.key.removeprefix(f"{source.pattern}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source.store.download(key, path)
+    return target

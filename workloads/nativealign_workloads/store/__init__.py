@@ -1,0 +1,21 @@
+"""The object store: every step reads its inputs and commits its outputs through this face, and through nothing else.
+
+`open_store` turns a location (a folder, or `s3://bucket/prefix`) into an `ObjectStore`; both kinds behave alike, and
+one conformance test runs against both.
+"""
+
+from .base import AlreadyExists, NotFound, ObjectInfo, ObjectStore
+from .local import LocalStore
+from .location import credentials_from, open_store
+from .s3 import S3Store
+
+__all__ = [
+    "AlreadyExists",
+    "LocalStore",
+    "NotFound",
+    "ObjectInfo",
+    "ObjectStore",
+    "S3Store",
+    "credentials_from",
+    "open_store",
+]

@@ -1,0 +1,100 @@
+"""Lines that belong to the page, not to its text. Called by clean, the rules engine and the guards.
+
+Thin on purpose: whole lines only, by a fixed short list of Arabic and English web furniture, by the keys that the caller has seen
+repeated across documents, and, asked for separately, advertisements (a call to action together with a contact or a price).
+"""
+
+import re
+from collections.abc import Callable
+
+from nativealign_workloads.text.fold import fold, key
+from nativealign_workloads.text.personal import find_emails, find_phones, find_urls
+
+_FURNITURE_LINES = """
+شارك|مشاركة|شاركها|شارك المقال|شارك هذا المقال|شارك الخبر|شارك على فيسبوك|شارك على تويتر
+مشاركة عبر واتساب|انشر
+طباعة|اطبع|حفظ|تغريد|غرد|ارسل الى صديق|ارسال بالبريد
+اقرا ايضا|اقرا المزيد|المزيد|قراءة المزيد|مواضيع ذات صلة|مقالات ذات صلة|اخبار ذات صلة|الاكثر قراءة
+الرئيسية|الصفحة الرئيسية|اتصل بنا|من نحن|عن الموقع
+خريطة الموقع|سياسة الخصوصية|شروط الاستخدام|الشروط والاحكام|اتفاقية الاستخدام
+تسجيل الدخول|تسجيل|دخول|انشاء حساب|حساب جديد|نسيت كلمة المرور
+تسجيل الخروج|بحث|ابحث|القائمة|التالي|السابق|العودة الى الاعلى
+التعليقات|اضف تعليقا|اضف تعليق|اترك تعليقا|لا توجد تعليقات|اعلان|مساحة اعلانية|موافق|قبول الكل|رفض الكل|تابعنا|تابعونا
+اشترك في النشرة البريدية|اشترك في نشرتنا البريدية|حمل التطبيق|جاري التحميل
+share|share this|share this article|share on facebook|share on twitter|share on whatsapp|tweet|print|email this|save
+read more|read also|more|related articles|related posts|most read|home|home page|contact us|about us|about|site map|sitemap
+privacy policy|terms of use|terms of service|terms and conditions|cookie policy
+log in|login|sign in|sign up|register|log out
+create account|forgot password|search|menu|next|previous|back to top|comments|leave a comment|add a comment|no comments
+advertisement|sponsored|accept|accept all|reject all
+accept cookies|follow us|subscribe to our newsletter|download the app|loading
+skip to content|skip to main content
+"""
+_FURNITURE = frozenset(key(line) for row in _FURNITURE_LINES.strip().splitlines() for line in row.split("|"))
+
+# On line keys: folded words joined by one space
+_FURNITURE_STARTS = re.compile(
+    r"(?:\d{4} )?(?:جميع الحقوق محفوظه|كل الحقوق محفوظه|حقوق النشر|copyright|all rights reserved|"
+    r"يستخدم (?:هذا )?الموقع ملفات تعريف الارتباط|نستخدم ملفات تعريف الارتباط|"
+    r"(?:this (?:site|website)|we) uses? cookies|by continuing to (?:use|browse)|"
+    r"تابعونا علي|تابعنا علي|follow us on|عدد المشاهدات|عدد القراءات|اخر تحديث)\b"
+)
+MAX_LINE_CHARACTERS = 400
+MAX_FURNITURE_WORDS = 25
+MAX_ADVERTISEMENT_WORDS = 40
+
+_CALLS = re.compile(
+    r"\b(?:اتصل(?:وا)? (?:الان|بنا|علي)|للحجز|للاعلان(?:ات)?|للطلب|اطلب(?:ها|ه)? الان|اشتر(?:ي|وا)? الان|اشترك(?:وا)? الان|"
+    r"تسوق(?:وا)? الان|"
+    r"احجز(?:وا)? الان|سجل(?:وا)? الان|لا تفوت(?:وا)? (?:الفرصه|العرض)|عرض خاص|عروض حصريه|خصم(?:ا)? (?:يصل|خاص|حصري)|خصومات|"
+    r"للتواصل|للاستفسار|واتساب|واتس اب|التوصيل مجاني|توصيل مجاني|"
+    r"call now|order now|buy now|shop now|book now|subscribe now|limited offer|special offer|free delivery|discount|whatsapp)\b"
+)
+_STRONG_CALLS = re.compile(
+    r"\b(?:(?:اطلب(?:ها|ه)?|اشتر(?:ي|وا)?|تسوق(?:وا)?|احجز(?:وا)?) الان|لا تفوت(?:وا)? (?:الفرصه|العرض)|"
+    r"(?:order|buy|shop|book) now)\b"
+)
+
+
+def is_furniture(line: str) -> bool:
+    """Whether the whole line is web furniture: sharing, cookies, copyright, navigation, login and the like."""
+    return 0 < len(line) <= MAX_LINE_CHARACTERS and _is_furniture_key(key(line))
+
+
+def is_advertisement(line: str) -> bool:
+    """Whether the line sells: a call to action with a phone number, an address, a web link, a percentage, or "order now" itself."""
+    if not 0 < len(line) <= MAX_LINE_CHARACTERS:
+        return False
+    folded = fold(line)
+    if len(folded.split()) > MAX_ADVERTISEMENT_WORDS or not _CALLS.search(folded):
+        return False
+    if _STRONG_CALLS.search(folded) or "%" in folded or "٪" in folded:
+        return True
+    return bool(find_phones(line) or find_emails(line) or find_urls(line))
+
+
+def strip_boilerplate(text: str, repeated: frozenset[str] = frozenset()) -> tuple[str, list[str]]:
+    """(text without furniture lines, the removed lines).
+
+    `repeated` holds keys (`fold.key`) of lines that the caller takes for furniture, e.g. because many documents share them.
+    """
+    return _without_lines(text, lambda line: is_furniture(line) or (bool(repeated) and key(line) in repeated))
+
+
+def strip_advertisements(text: str) -> tuple[str, list[str]]:
+    """(text without advertisement and furniture lines, the removed lines)."""
+    return _without_lines(text, lambda line: is_furniture(line) or is_advertisement(line))
+
+
+def _without_lines(text: str, unwanted: Callable[[str], bool]) -> tuple[str, list[str]]:
+    kept: list[str] = []
+    removed: list[str] = []
+    for line in text.split("\n"):
+        (removed if line and unwanted(line) else kept).append(line)
+    return ("\n".join(kept), removed) if removed else (text, [])
+
+
+def _is_furniture_key(line_key: str) -> bool:
+    if line_key in _FURNITURE:
+        return True
+    return line_key.count(" ") < MAX_FURNITURE_WORDS and _FURNITURE_STARTS.match(line_key) is not None

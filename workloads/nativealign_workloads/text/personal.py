@@ -1,0 +1,64 @@
+"""Phone numbers and e-mail addresses in running text. Called by the rules engine, the guards and advertisement detection.
+
+Precision comes first: a date, a price or a year must never be taken for a phone number.
+"""
+
+import re
+
+from nativealign_workloads.text.fold import fold_digits
+
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![\w-])")
+URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'()\[\]{}«»،؛]+")
+
+_CANDIDATE = re.compile(r"(?<![\w.,/+])(?:\+|00)?\(?\d(?:[ ().\-]{0,2}\d){6,14}(?![\w/]|[.,]\d)")
+_DATE = re.compile(r"\d{1,4}([-. ])\d{1,2}\1\d{1,4}")
+_INTRODUCED = re.compile(
+    r"(?:هاتف|الهاتف|جوال|الجوال|موبايل|تليفون|تلفون|فاكس|واتس ?اب|واتساب|للتواصل|للاتصال|اتصل|"
+    r"phone|tel|mobile|whatsapp|fax|call)[^\w\n]{0,4}(?:\w{1,8}[^\w\n]{1,4}){0,2}$",
+    re.IGNORECASE,
+)
+
+
+def find_phones(text: str) -> list[tuple[int, int]]:
+    """Spans (start, end) of phone numbers, written in any row of digits.
+
+    Taken: international numbers (+ or 00), national numbers with a leading 0, Gulf 9200/800 service numbers, and any number of at
+    least 7 digits that a word such as "هاتف" introduces.
+    """
+    ascii_digits = fold_digits(text)
+    return [m.span() for m in _CANDIDATE.finditer(ascii_digits) if _is_phone(ascii_digits, m)]
+
+
+def _is_phone(text: str, match: re.Match[str]) -> bool:
+    number = match[0]
+    if _DATE.fullmatch(number):
+        return False
+    digits = re.sub(r"\D", "", number)
+    if number.startswith("+") or digits.startswith("00"):
+        return 9 <= len(digits) <= 15
+    if digits.startswith("0") and 9 <= len(digits) <= 11:
+        return True
+    if re.fullmatch(r"9200\d{5}|800\d{7}", digits):
+        return True
+    return _INTRODUCED.search(text, max(0, match.start() - 40), match.start()) is not None
+
+
+def find_emails(text: str) -> list[tuple[int, int]]:
+    """Spans (start, end) of e-mail addresses."""
+    return [m.span() for m in EMAIL.finditer(text)] if "@" in text else []
+
+
+def find_urls(text: str) -> list[str]:
+    """Web addresses in order, without the punctuation of the sentence around them."""
+    if "://" not in text and "www." not in text:
+        return []
+    return [m[0].rstrip(".,;:!?؟…*_") for m in URL.finditer(text)]
+
+
+def replace_spans(text: str, spans: list[tuple[int, int]], replacement: str) -> str:
+    """The text with every span (ascending, disjoint) replaced."""
+    parts, at = [], 0
+    for start, end in spans:
+        parts += [text[at:start], replacement]
+        at = end
+    return "".join([*parts, text[at:]])

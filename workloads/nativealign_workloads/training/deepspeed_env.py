@@ -1,0 +1,104 @@
+"""DeepSpeed set up so that it runs the same on GPU and on CPU, and there without a compiler.
+
+`loop` calls `start_deepspeed` once per process before it builds a model, and `deepspeed_config` for each run.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from nativealign_workloads.errors import ConfigError
+from nativealign_workloads.training.settings import BatchPlan, TrainingSettings
+
+
+def prepare_imports() -> None:
+    """Set what torch's companions read when they are first imported; to be called before transformers is, too,
+    because that imports DeepSpeed. Checks that the packages are there."""
+    missing = [name for name in ("torch", "transformers", "deepspeed", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "PackageMissing",
+            f"training needs {', '.join(missing)}",
+            "install nativealign[workloads-cpu] or nativealign[workloads-gpu]",
+        )
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # DeepSpeed tells its whole configuration at INFO
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def start_deepspeed() -> ModuleType:
+    """Import DeepSpeed, join the process group of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, and return the module.
+
+    Without RANK the process is a group of its own. May be called again.
+    """
+    prepare_imports()
+    import deepspeed
+    import deepspeed.comm
+    import deepspeed.ops
+    import torch
+
+    # zero.Init replaces tensor constructors; dynamo's first import inside it fails on their signatures
+    import torch._dynamo
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    accelerator = deepspeed.accelerator.get_accelerator()
+    if accelerator.device_name() == "cpu":
+        # the shared-memory operator would be compiled on the spot; an empty table says that none is available
+        deepspeed.ops.__compatible_ops__ = {}
+    else:
+        accelerator.set_device(local_rank())
+    if "RANK" not in os.environ and not torch.distributed.is_initialized():
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
+        store = torch.distributed.HashStore()
+        backend = accelerator.communication_backend_name()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    return deepspeed
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Number of this process on its node."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_world_size() -> int:
+    """Processes on this node."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def deepspeed_config(settings: TrainingSettings, plan: BatchPlan) -> dict[str, Any]:
+    """The DeepSpeed configuration of a run. The optimiser is not in it: `loop` passes torch's AdamW."""
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": plan.micro,
+        "gradient_accumulation_steps": plan.accumulation,
+        "gradient_clipping": settings.gradient_clipping,
+        "zero_optimization": {"stage": settings.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": sys.maxsize,
+    }
+    if settings.precision == "BFloat16":
+        config["bf16"] = {"enabled": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config

@@ -1,0 +1,92 @@
+"""One node of a gang phase: start the ranks, and commit what rank 0 wrote. Called by train-worker and by train.
+
+The ranks get a JSON file with all that they need, since they are processes of their own.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nativealign_workloads.commit import Json, ShardCommit
+from nativealign_workloads.context import Context, from_environment
+from nativealign_workloads.training.checkpoint import ObjectCheckpoints
+from nativealign_workloads.training.launch import launch, stop_flag
+from nativealign_workloads.training.loop import Samples, StepMetrics, train
+from nativealign_workloads.training.settings import TrainingSettings
+
+CURVE_POINTS = 400
+"""Points of a loss curve that go into the manifest; metrics.jsonl has all."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every rank of a node is told."""
+
+    model: Path
+    settings: TrainingSettings
+    folder: Path
+    arguments: Json
+    """What the step's own `samples` function needs."""
+
+
+def run_gang(context: Context, entry: str, run: Run) -> None:
+    """Starts the ranks of this node, each running `entry(path of the run's JSON)`."""
+    plan = context.scratch / "run.json"
+    facts = {"model": str(run.model), "settings": run.settings.model_dump(), "folder": str(run.folder), "arguments": run.arguments}
+    plan.write_text(json.dumps(facts))
+    resources = context.job.resources
+    launch(
+        entry,
+        [str(plan)],
+        resources.world_size // resources.nodes,
+        nodes=resources.nodes,
+        node_rank=context.index,
+        master_addr=os.environ.get("MASTER_ADDR", "127.0.0.1"),
+    )
+
+
+def rank(path: str, samples: Callable[[Json], Samples]) -> None:
+    """What each rank runs."""
+    run = json.loads(Path(path).read_text())
+    context = from_environment(os.environ, clean=False)
+    settings = TrainingSettings(**run["settings"])
+    result = train(
+        Path(run["model"]),
+        samples(run["arguments"]),
+        settings,
+        ObjectCheckpoints(context.store, f"{context.phase_prefix}/checkpoints"),
+        Path(run["folder"]),
+        on_step=lambda metrics: _show(context, metrics, settings.total_steps),
+        stop=stop_flag(),
+    )
+    if os.environ.get("RANK", "0") == "0":
+        facts = {"steps": result.steps, "tokens": result.tokens, "labelTokens": result.label_tokens}
+        facts |= {"firstLoss": result.first_loss, "finalLoss": result.final_loss}
+        Path(run["folder"], "result.json").write_text(json.dumps(facts))
+
+
+def _show(context: Context, metrics: StepMetrics, total: int) -> None:
+    if metrics.step == 1 or not context.progress.started:
+        context.progress.begin(total, "steps", done=metrics.step - 1)
+    context.progress.advance(loss=metrics.loss, tokensPerSecond=metrics.tokens_per_second)
+
+
+def commit_model(context: Context, folder: Path) -> dict[str, Any]:
+    """Commits model, metrics and result of a finished run as shard 0."""
+    shard = ShardCommit(context)
+    facts = json.loads((folder / "result.json").read_text())
+    shard.folder("model", folder / "model")
+    shard.file("metrics.jsonl", folder / "metrics.jsonl")
+    shard.commit(**facts, curve=curve(folder / "metrics.jsonl"))
+    return {"metrics": {"firstLoss": facts["firstLoss"], "finalLoss": facts["finalLoss"]}, "counts": {"steps": facts["steps"]}}
+
+
+def curve(metrics: Path) -> list[list[float]]:
+    """[step, loss, learning rate] of evenly spaced steps, the last included."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    stride = max(1, len(rows) // CURVE_POINTS)
+    chosen = rows[::stride] + ([rows[-1]] if (len(rows) - 1) % stride else [])
+    return [[row["step"], row["loss"], row["learning_rate"]] for row in chosen]

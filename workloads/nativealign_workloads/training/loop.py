@@ -1,0 +1,256 @@
+"""The training loop, used by the steps `train-worker` and `train`. All ranks call `train` with equal arguments.
+
+The global batch is fixed in samples, and sample n is a pure function of n; a step's loss is the sum over its labels
+divided by their number, over all micro batches and ranks. So neither world size, nor micro batch, nor a restart
+changes the loss curve (beyond rounding).
+"""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nativealign_workloads.errors import DataError, StoppedError
+from nativealign_workloads.training import deepspeed_env, ranks, resume
+from nativealign_workloads.training.checkpoint import ObjectCheckpoints
+from nativealign_workloads.training.export import export
+from nativealign_workloads.training.model import load_model
+from nativealign_workloads.training.packing import IGNORED, Sample
+from nativealign_workloads.training.schedule import learning_rate
+from nativealign_workloads.training.settings import BatchPlan, TrainingSettings, batch_plan
+
+if TYPE_CHECKING:
+    import torch
+    from deepspeed import DeepSpeedEngine
+
+
+class Samples(Protocol):
+    """Where samples come from; `samples.MixedSamples` is one."""
+
+    sequence_length: int
+
+    def sample(self, n: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One line of metrics.jsonl. `step` counts from 1; `tokens` and `label_tokens` from the start of the run."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    label_tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run came to; equal on all ranks, though `model` and `metrics` lie on rank 0's node."""
+
+    steps: int
+    resumed_from: int
+    tokens: int
+    label_tokens: int
+    first_loss: float
+    final_loss: float
+    model: Path
+    metrics: Path
+
+
+def train(
+    model_folder: Path,
+    samples: Samples,
+    settings: TrainingSettings,
+    checkpoints: ObjectCheckpoints,
+    folder: Path,
+    on_step: Callable[[StepMetrics], None] = lambda metrics: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train, going on from the newest sound checkpoint, and export to `folder`/model.
+
+    `on_step` is called on rank 0 only. When `stop` says True on any rank, all save a checkpoint after the same step and
+    raise StoppedError. A loss that is not finite is a DataError naming the step; its update is not applied.
+    """
+    plan = batch_plan(settings, deepspeed_env.world_size(), samples.sequence_length)
+    engine = _engine(model_folder, settings, plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(engine, samples, settings, plan, checkpoints, folder)
+    resumed = run.start()
+    while run.step < settings.total_steps:
+        if ranks.total(stop())[0]:
+            run.save()
+            raise StoppedError("Stopped", f"asked to stop; {run.step} of {settings.total_steps} steps are saved")
+        metrics = run.advance()
+        if deepspeed_env.rank() == 0:
+            on_step(metrics)
+        if run.step % settings.checkpoint_every_steps == 0 and run.step < settings.total_steps:
+            run.save()
+    probe = _tensor([samples.sample(0).input_ids], "cpu")
+    model = export(engine, model_folder, probe, settings.precision, folder / "model")
+    return ranks.broadcast(run.result(resumed, model))
+
+
+class _Run:
+    """The state of a run between steps: the engine, and how far it is."""
+
+    def __init__(
+        self,
+        engine: "DeepSpeedEngine",
+        samples: Samples,
+        settings: TrainingSettings,
+        plan: BatchPlan,
+        checkpoints: ObjectCheckpoints,
+        folder: Path,
+    ) -> None:
+        self.engine, self.samples, self.settings, self.plan = engine, samples, settings, plan
+        self.checkpoints, self.scratch = checkpoints, folder / "checkpoints"
+        self.metrics = folder / resume.METRICS
+        self.step = self.tokens = self.label_tokens = self.saved = 0
+
+    def start(self) -> int:
+        """Go to the newest checkpoint, or to the beginning; returns the steps that are done."""
+        if deepspeed_env.rank() == 0:
+            self.metrics.write_bytes(b"")
+        self.step, state = resume.restore(self.engine, self.checkpoints, self.settings, self.metrics, self.scratch)
+        self.tokens, self.label_tokens = state.get("tokens", 0), state.get("label_tokens", 0)
+        self.saved = self.step
+        return self.step
+
+    def save(self) -> None:
+        if self.saved == self.step:
+            return
+        state = {"tokens": self.tokens, "label_tokens": self.label_tokens}
+        resume.save(self.engine, self.checkpoints, self.settings, self.step, state, self.metrics, self.scratch)
+        self.saved = self.step
+
+    def advance(self) -> StepMetrics:
+        """One optimiser step over the next global batch."""
+        began = time.perf_counter()
+        batch = self._batch()
+        labels, tokens = map(int, ranks.total(*_counts(batch)))
+        if labels == 0:
+            raise DataError("NoLabels", f"step {self.step + 1} has no token that carries a loss")
+        loss = self._backward(batch, labels)
+        rate = learning_rate(self.step, self.settings)
+        grad_norm = self._update(rate)
+        self._check_finite("Gradient", grad_norm)
+        self.step, self.tokens, self.label_tokens = self.step + 1, self.tokens + tokens, self.label_tokens + labels
+        speed = round(tokens / (time.perf_counter() - began), 1)
+        metrics = StepMetrics(self.step, loss, rate, grad_norm, self.tokens, self.label_tokens, speed)
+        if deepspeed_env.rank() == 0:
+            with self.metrics.open("a") as stream:
+                stream.write(json.dumps(asdict(metrics)) + "\n")
+        return metrics
+
+    def _batch(self) -> list[Sample]:
+        """This rank's share of the global batch, in order."""
+        first = self.step * self.settings.global_batch_samples + deepspeed_env.rank() * self.plan.per_rank
+        return [self.samples.sample(first + i) for i in range(self.plan.per_rank)]
+
+    def _backward(self, batch: list[Sample], labels: int) -> float:
+        """Accumulate the gradients of all micro batches; returns the global batch's mean loss per label."""
+        import torch
+
+        # dropout, if the base model has any, is then a function of (seed, step, rank) too
+        torch.manual_seed(hash((self.settings.seed, self.step, deepspeed_env.rank())) & 0x7FFFFFFF)
+        self.engine.train()
+        own = 0.0
+        for start in range(0, len(batch), self.plan.micro):
+            part = batch[start : start + self.plan.micro]
+            device = self.engine.device
+            loss = self.engine(
+                input_ids=_tensor([sample.input_ids for sample in part], device),
+                position_ids=_tensor([sample.position_ids for sample in part], device),
+                labels=_tensor([sample.labels for sample in part], device),
+                num_items_in_batch=labels,
+                use_cache=False,
+            ).loss
+            own += loss.item()
+            # DeepSpeed averages gradients over ranks; the loss is already divided by all labels
+            self.engine.backward(loss * self.plan.world_size, scale_wrt_gas=False)
+            if start + self.plan.micro < len(batch):
+                self.engine.step()  # only counts the micro batch; the last one's step updates the weights
+        (mean,) = ranks.total(own)
+        self._check_finite("Loss", mean)
+        return mean
+
+    def _update(self, rate: float) -> float:
+        """Apply the accumulated gradients; returns their global norm before clipping."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        norm = None
+        if not self.engine.zero_optimization() and not self.engine.bfloat16_enabled():
+            import torch
+
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.engine.module.parameters() if p.grad is not None])
+        self.engine.step()
+        return float(norm if norm is not None else self.engine.get_global_grad_norm())
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            first = self.step * self.settings.global_batch_samples
+            last = first + self.settings.global_batch_samples - 1
+            raise DataError(
+                f"NonFinite{what}",
+                f"the {what.lower()} of step {self.step + 1} (samples {first} to {last}) is {value}",
+                "lower the learning rate, lengthen the warm-up, or look at these samples",
+            )
+
+    def result(self, resumed: int, model: Path) -> TrainResult:
+        losses = [math.nan]
+        if deepspeed_env.rank() == 0:
+            losses = [json.loads(line)["loss"] for line in self.metrics.read_text().splitlines()]
+        return TrainResult(self.step, resumed, self.tokens, self.label_tokens, losses[0], losses[-1], model, self.metrics)
+
+
+def _engine(model_folder: Path, settings: TrainingSettings, plan: BatchPlan) -> "DeepSpeedEngine":
+    deepspeed = deepspeed_env.start_deepspeed()
+    import torch
+
+    config = deepspeed_env.deepspeed_config(settings, plan)
+    model = load_model(model_folder, settings.precision, config)
+    if settings.activation_checkpointing:
+        _checkpoint_activations(model, settings)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, settings.weight_decay),
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_epsilon,
+    )
+    with contextlib.redirect_stdout(None):  # it prints its memory use whatever its log level
+        return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+
+def _checkpoint_activations(model: Any, settings: TrainingSettings) -> None:
+    """Recompute layers in the backward pass. Partitioned parameters have another shape then, which only the
+    re-entrant form tolerates; that one needs an input with a gradient."""
+    reentrant = settings.zero_stage == 3
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+    if reentrant:
+        model.enable_input_require_grads()
+
+
+def _parameter_groups(model: "torch.nn.Module", weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases) do not. A partitioned parameter keeps its shape in `ds_shape`."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [p for p in parameters if len(getattr(p, "ds_shape", p.shape)) >= 2]
+    vectors = [p for p in parameters if len(getattr(p, "ds_shape", p.shape)) < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _counts(batch: list[Sample]) -> tuple[int, int]:
+    """Labels and tokens of a batch."""
+    return sum(int((sample.labels != IGNORED).sum()) for sample in batch), sum(sample.length for sample in batch)
+
+
+def _tensor(rows: list[Any], device: Any) -> "torch.Tensor":
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.stack(rows)).to(device)
