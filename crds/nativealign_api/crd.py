@@ -124,31 +124,35 @@ def immutability_rules(spec: type[Model]) -> Iterator[Rule]:
     """One rule for each top-level field with an identity part: that part is fixed once `status.startTime` is set."""
     for name, field in spec.model_fields.items():
         alias = field.alias or name
-        equal = [_unchanged(path) for path in _identity_paths(field, alias)]
+        equal = [_unchanged(path, optional) for path, optional in _identity_paths(field, f"spec.{alias}", ())]
         if equal:
-            expression = " && ".join(equal)
             yield Rule(
-                f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({expression})",
+                f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(equal)})",
                 f"spec.{alias} is immutable once the job has started; create a new job",
             )
 
 
-def _unchanged(path: str) -> str:
-    chain = path.replace(".", ".?")
-    return f"self.spec.?{chain} == oldSelf.spec.?{chain}"
+def _unchanged(path: str, optional: tuple[str, ...]) -> str:
+    """CEL for: the value at a path is as it was, or absent as it was. The cost estimate knows no size behind `.?`, hence `has`."""
+    same = f"self.{path} == oldSelf.{path}"
+    if not optional:
+        return same
+    now, before = (" && ".join(f"has({root}.{part})" for part in optional) for root in ("self", "oldSelf"))
+    return f"({now} ? {before} && {same} : !({before}))"
 
 
-def _identity_paths(field: FieldInfo, path: str) -> Iterator[str]:
-    """The largest parts of a field that hold identity fields only, as dotted paths."""
+def _identity_paths(field: FieldInfo, path: str, optional: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The largest parts of a field that hold identity fields only, as dotted paths, and what may be absent on the way there."""
     if is_operational(field.metadata):
         return
+    optional = optional if field.is_required() or _has_default(field) else (*optional, path)
     inner = model_of(field.annotation)
     classes = set(field_classes(inner).values()) if inner else set()
     if inner is None or "operational" not in classes:
-        yield path
+        yield path, optional
         return
     for name, item in inner.model_fields.items():
-        yield from _identity_paths(item, f"{path}.{item.alias or name}")
+        yield from _identity_paths(item, f"{path}.{item.alias or name}", optional)
 
 
 def object_schema(model: type[BaseModel], mode: Mode) -> Json:
@@ -181,9 +185,8 @@ def _field_schema(field: FieldInfo, raw: Json, mode: Mode) -> Json:
     if schema.get("x-kubernetes-int-or-string"):
         schema |= _bounds(field)
     schema["description"] = _joined(_text(field.description), schema.get("description", ""))
-    default = default_of(field)
-    if mode == "validation" and (default not in (None, [], {}, "") or (default == {} and inner)):
-        schema["default"] = default
+    if mode == "validation" and _has_default(field):
+        schema["default"] = default_of(field)
     return {key: schema[key] for key in ("description", *sorted(schema.keys() - {"description"}))}
 
 
@@ -248,6 +251,11 @@ def _bounds(field: FieldInfo) -> Json:
 def _string_rule(sign: str, bound: Any, words: str) -> Json:
     number = "double(self.replace('k','e3').replace('M','e6').replace('B','e9').replace('T','e12'))"
     return _validation(Rule(f"type(self) != string || {number} {sign} {float(bound)}", f"must be {words} {bound}"))
+
+
+def _has_default(field: FieldInfo) -> bool:
+    """Whether the apiserver fills the field in. An empty list, map or string would only be noise in the stored object."""
+    return isinstance(field.default, Model) or default_of(field) not in (None, [], {}, "")
 
 
 def default_of(field: FieldInfo) -> Any:

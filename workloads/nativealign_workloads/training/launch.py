@@ -61,6 +61,7 @@ def launch(
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": master_addr,
         "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # as torchrun: ranks must not fight for processors
     }
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         errors = [Path(folder) / f"{local}.json" for local in range(processes)]

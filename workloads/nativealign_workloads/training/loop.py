@@ -8,6 +8,7 @@ changes the loss curve (beyond rounding).
 import contextlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -117,6 +118,8 @@ class _Run:
         """Go to the newest checkpoint, or to the beginning; returns the steps that are done."""
         if deepspeed_env.rank() == 0:
             self.metrics.write_bytes(b"")
+        if deepspeed_env.local_rank() == 0:
+            shutil.rmtree(self.scratch, ignore_errors=True)
         self.step, state = resume.restore(self.engine, self.checkpoints, self.settings, self.metrics, self.scratch)
         self.tokens, self.label_tokens = state.get("tokens", 0), state.get("label_tokens", 0)
         self.saved = self.step

@@ -1,0 +1,97 @@
+"""`nativealign doctor`: what is wrong with this machine, or with one job, and what to do about it."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from nativealign_api.status import JobStatus
+from nativealign_api.vocabulary import ExitCode
+from nativealign_cli.inspecting import find_one
+from nativealign_cli.state import Home, Run
+
+LOG_LINES = 15
+MINIMUM_DISK = 5_000_000_000
+
+PACKAGES = {
+    "torch": "workloads-cpu",
+    "transformers": "workloads-cpu",
+    "deepspeed": "workloads-cpu",
+    "lm_eval": "workloads-cpu",
+    "rensa": "workloads-cpu",
+    "jinja2": "report",
+    "kopf": "operator",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    good: bool
+    what: str
+    advice: str = ""
+
+
+def examine(home: Home, name: str | None, out: Console) -> int:
+    """Prints the findings; 0 if all are good."""
+    if name is None:
+        findings = list(_machine(home))
+    else:
+        run = find_one(home, name, out)
+        if run is None:
+            return ExitCode.NO_INPUT
+        findings = list(_job(run))
+    for finding in findings:
+        mark = "[green]ok[/green]  " if finding.good else "[red]bad[/red] "
+        advice = f"\n      {finding.advice}" if finding.advice else ""
+        out.print(f"{mark} {finding.what}{advice}", highlight=False, soft_wrap=True)
+    return ExitCode.OK if all(finding.good for finding in findings) else ExitCode.CONFIG
+
+
+def _machine(home: Home) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(
+        sys.version_info >= (3, 11), f"Python {version}", "" if sys.version_info >= (3, 11) else "nativealign needs 3.11 or newer"
+    )
+    for package, extra in PACKAGES.items():
+        present = importlib.util.find_spec(package) is not None
+        optional = extra == "operator"
+        yield Finding(
+            present or optional,
+            f"{package} {'is' if present else 'is not'} installed",
+            "" if present else f"pip install 'nativealign[{extra}]'",
+        )
+    free = shutil.disk_usage(home.root if home.root.is_dir() else ".").free
+    yield Finding(
+        free >= MINIMUM_DISK,
+        f"{free / 1e9:.0f} GB of disk are free",
+        "" if free >= MINIMUM_DISK else "free some, or use --home elsewhere",
+    )
+    gpus = shutil.which("nvidia-smi") or os.path.exists("/dev/kfd")
+    yield Finding(True, "accelerators are present" if gpus else "no accelerator: steps run on the CPU")
+
+
+def _job(run: Run) -> Iterator[Finding]:
+    status = run.status() or JobStatus()
+    yield Finding(status.state in ("Complete", "Running"), f"{run.reference} is {status.state}")
+    for condition in status.conditions:
+        if condition.type == "Ready" and condition.status == "False":
+            yield Finding(False, f"{condition.reason}: {condition.message}")
+    for step in status.steps:
+        if step.state == "Failed":
+            yield Finding(False, f"step {step.name}, phase {step.phase} failed", _log_tail(run, step.name))
+        elif step.state == "Committed":
+            yield Finding(True, f"step {step.name} is committed{' (by an earlier run)' if step.reused else ''}")
+
+
+def _log_tail(run: Run, step: str) -> str:
+    logs = sorted(run.logs.glob(f"*-{step}-*.log"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        return ""
+    lines = logs[-1].read_text(errors="replace").splitlines()[-LOG_LINES:]
+    return "\n      ".join([f"last lines of {logs[-1]}:", *lines])

@@ -1,0 +1,109 @@
+"""`nativealign status`, `logs` and `report`: what local runs left behind."""
+
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nativealign_api.status import JobStatus
+from nativealign_api.vocabulary import ExitCode
+from nativealign_cli.state import Home, Run
+
+FOLLOW_SECONDS = 0.5
+ENDED = ("Complete", "Failed", "GateFailed", "Suspended")
+
+
+def find_one(home: Home, name: str, err: Console) -> Run | None:
+    """The one run that a name means; says so where it means none or several."""
+    found = home.find(name)
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(run.reference for run in found or home.runs()) or "none ran yet"
+    err.print(f"{name} is {'ambiguous' if found else 'unknown'} in {home.root}: {known}", highlight=False, soft_wrap=True)
+    return None
+
+
+def show_status(home: Home, name: str | None, output: str, out: Console, err: Console) -> int:
+    """All jobs, or one with its steps."""
+    if name is None:
+        runs = home.runs()
+        _print(out, output, [_record(run) for run in runs], _jobs_table(runs))
+        return ExitCode.OK
+    run = find_one(home, name, err)
+    if run is None:
+        return ExitCode.NO_INPUT
+    status = run.status() or JobStatus()
+    _print(out, output, _record(run), _steps_table(run, status))
+    for condition in status.conditions[:1]:
+        out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True)
+    return ExitCode.OK
+
+
+def _record(run: Run) -> object:
+    return json.loads((run.folder / "status.json").read_text())
+
+
+def _print(out: Console, output: str, record: object, table: Table) -> None:
+    if output == "json":
+        out.print_json(json.dumps(record, ensure_ascii=False))
+    else:
+        out.print(table)
+
+
+def _jobs_table(runs: list[Run]) -> Table:
+    table = Table("JOB", "STATE", "STEP", "SECONDS", "REPORT", box=None)
+    for run in runs:
+        status = run.status() or JobStatus()
+        running = next((step.name for step in status.steps if step.state in ("Running", "Failed")), "")
+        report = str(run.report) if run.report.is_file() else ""
+        table.add_row(run.reference, status.state, running, f"{status.cost.step_seconds:.0f}", report)
+    return table
+
+
+def _steps_table(run: Run, status: JobStatus) -> Table:
+    table = Table(
+        "STEP", "STATE", "SECONDS", "COUNTS", "DIGEST", box=None, title=f"{run.reference}: {status.state}", title_justify="left"
+    )
+    for step in status.steps:
+        facts = [f"{name} {value:,}" for name, value in step.counts.items()] + [f"{n} {v:.4g}" for n, v in step.metrics.items()]
+        seconds = "reused" if step.reused else f"{step.seconds or 0:.1f}"
+        table.add_row(step.name, step.state, seconds, ", ".join(facts), (step.digest or "")[:12])
+    return table
+
+
+def show_logs(home: Home, name: str, step: str | None, follow: bool, out: Console, err: Console) -> int:
+    """The output of a job's processes, each line under its process."""
+    run = find_one(home, name, err)
+    if run is None:
+        return ExitCode.NO_INPUT
+    shown: dict[Path, int] = {}
+    while True:
+        status = run.status() or JobStatus()
+        for path in sorted(run.logs.glob("*.log"), key=lambda path: path.stat().st_mtime):
+            if step is None or f"-{step}-" in path.name:
+                _show_new(path, shown, out)
+        if not follow or status.state in ENDED:
+            return ExitCode.OK
+        time.sleep(FOLLOW_SECONDS)
+
+
+def _show_new(path: Path, shown: dict[Path, int], out: Console) -> None:
+    with path.open("rb") as file:
+        file.seek(shown.get(path, 0))
+        new = file.read()
+    shown[path] = shown.get(path, 0) + len(new)
+    for line in new.decode(errors="replace").splitlines():
+        out.print(f"[{path.stem}] {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_report(home: Home, name: str, out: Console, err: Console) -> int:
+    """The path of a job's report."""
+    run = find_one(home, name, err)
+    if run is None or not run.report.is_file():
+        if run:
+            err.print(f"{run.reference} has no report; see `nativealign status {run.reference}`", highlight=False)
+        return ExitCode.NO_INPUT
+    out.print(str(run.report), highlight=False, soft_wrap=True)
+    return ExitCode.OK

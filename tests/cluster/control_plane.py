@@ -1,0 +1,144 @@
+"""A real control plane (etcd and kube-apiserver, no nodes) for the time of a test run."""
+
+import contextlib
+import json
+import os
+import secrets
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .build import binary
+from .s3 import _free_port
+
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """Where the apiserver listens, and an administrator's access to it."""
+
+    url: str
+    token: str = field(repr=False)
+    kubeconfig: Path
+
+    def kubectl(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run kubectl, with `given` as its standard input. The caller looks at the return code."""
+        # no user's settings
+        env = {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent), "PATH": os.environ["PATH"]}
+        return subprocess.run([binary("kubectl"), *arguments], input=given, env=env, capture_output=True, text=True, timeout=60)
+
+    def request(self, method: str, path: str, body: Any = None, *, form: str = "application/json") -> tuple[int, Any]:
+        """Status code and JSON answer of one request; much faster than a kubectl process."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": form}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        try:
+            with _opener().open(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Ignores proxies, and takes the certificate that the apiserver made for itself a moment ago."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+
+
+@contextmanager
+def control_plane(folder: Path) -> Iterator[ControlPlane]:
+    """Start etcd and kube-apiserver over `folder` (made if missing) on free loopback ports; stop them at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = {"etcd": _free_port(), "peer": _free_port(), "api": _free_port()}
+    token = secrets.token_hex(16)
+    _write_credentials(folder, ports["api"], token)
+    with ExitStack() as stack:
+        stack.enter_context(_running("etcd", _etcd_flags(folder, ports), folder))
+        stack.enter_context(_running("kube-apiserver", _apiserver_flags(folder, ports), folder))
+        plane = ControlPlane(f"https://127.0.0.1:{ports['api']}", token, folder / "kubeconfig")
+        _wait_until_ready(plane, folder)
+        yield plane
+
+
+def _write_credentials(folder: Path, port: int, token: str) -> None:
+    """A token for the administrator, a key that signs service account tokens, and a kubeconfig."""
+    (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
+    for command in ("genrsa -out sa.key 2048", "rsa -in sa.key -pubout -out sa.pub"):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+    # the apiserver makes its own certificate here
+    cluster = {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "admin", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+        "current-context": "test",
+    }
+    (folder / "kubeconfig").write_text(json.dumps(config))
+    (folder / "kubeconfig").chmod(0o600)
+
+
+def _etcd_flags(folder: Path, ports: dict[str, int]) -> list[str]:
+    client, peer = f"http://127.0.0.1:{ports['etcd']}", f"http://127.0.0.1:{ports['peer']}"
+    return [
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        "--unsafe-no-fsync",  # the data need not outlive the test
+        "--log-level=warn",
+    ]
+
+
+def _apiserver_flags(folder: Path, ports: dict[str, int]) -> list[str]:
+    return [
+        f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={ports['api']}",
+        f"--cert-dir={folder / 'certificates'}",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.96.0.0/16",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={folder / 'sa.pub'}",
+        f"--service-account-signing-key-file={folder / 'sa.key'}",
+        # no controller makes the default service account that this one asks for
+        "--disable-admission-plugins=ServiceAccount",
+    ]
+
+
+@contextmanager
+def _running(name: str, flags: list[str], folder: Path) -> Iterator[None]:
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen([binary(name), *flags], stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait()
+
+
+def _wait_until_ready(plane: ControlPlane, folder: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            found, _ = plane.request("GET", "/api/v1/namespaces/default")
+            if found == 200 and plane.kubectl("get", "--raw", "/readyz").returncode == 0:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"kube-apiserver does not start: {(folder / 'kube-apiserver.log').read_text()[-2000:]}")
