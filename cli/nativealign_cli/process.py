@@ -105,6 +105,7 @@ class PhaseProcesses:
             vocabulary.ENV_PROGRESS: str(folder / "progress.json"),
             vocabulary.ENV_SCRATCH: str(folder),
             "OMP_NUM_THREADS": str(threads(self.phase, os.cpu_count() or 1)),
+            "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve each other where cores are shared
         }
         command = [sys.executable, "-m", "nativealign_workloads", self.job.step, self.job.phase]
         with log.open("ab") as output:

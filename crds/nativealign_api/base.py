@@ -113,7 +113,7 @@ def parse_count(value: Any) -> Any:
     return int(Decimal(number) * _FACTORS[suffix])
 
 
-DOLLARS_PATTERN = r"^[0-9]{1,8}(\.[0-9]{1,4})?$"
+DOLLARS_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,4})?$"
 
 
 def parse_dollars(value: Any) -> Any:
@@ -141,7 +141,7 @@ class IntOrString:
 Count = Annotated[int, BeforeValidator(parse_count), IntOrString(COUNT_PATTERN)]
 """A whole number that may be written with a suffix: 400M, 20B."""
 
-Dollars = Annotated[Decimal, BeforeValidator(parse_dollars), IntOrString(DOLLARS_PATTERN)]
+Dollars = Annotated[Decimal, BeforeValidator(parse_dollars), IntOrString(DOLLARS_PATTERN), Field(le=10**8)]
 """US dollars, written as a whole number or as a string: 6000, "0.15"."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]

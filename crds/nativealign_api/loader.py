@@ -68,11 +68,13 @@ class _KubectlLoader(yaml.SafeLoader):
 _BOOLEANS = dict.fromkeys(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"], True)
 _BOOLEANS |= dict.fromkeys(["n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"], False)
 _INT = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[1-9][0-9_]*|0)$")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9_]+)?$")
+_NO_JSON = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
 _KubectlLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL|)$"), None)
 _KubectlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(rf"({'|'.join(_BOOLEANS)})$"), None)
 _KubectlLoader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, None)
 _KubectlLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, None)
+_KubectlLoader.add_implicit_resolver("infinity or not a number", _NO_JSON, None)
 _KubectlLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<$"), None)
 
 
@@ -83,7 +85,7 @@ def _int(text: str) -> int:
 
 def _float(text: str) -> int | float:
     """kubectl sends JSON, in which Go writes a whole number of less than 22 digits without a point or exponent."""
-    value = float(text)
+    value = float(text.replace("_", ""))
     return int(value) if value.is_integer() and abs(value) < 1e21 else value
 
 
@@ -125,7 +127,7 @@ def _construct(node: yaml.Node, location: Location, lines: dict[Location, int]) 
         return [_construct(item, (*location, index), lines) for index, item in enumerate(node.value)]
     convert = _SCALARS.get(node.tag)
     if convert is None:
-        raise yaml.MarkedYAMLError(problem=f"tag {node.tag} is not supported", problem_mark=node.start_mark)
+        raise yaml.MarkedYAMLError(problem=f"{node.tag} is not supported", problem_mark=node.start_mark)
     return convert(node.value)
 
 

@@ -80,12 +80,16 @@ class PretrainJobSpec(JobSpec):
         Rule("!has(self.base.fromConfig) || !has(self.sequenceLength) || !has(self.base.fromConfig.maxPosition)"
              " || self.sequenceLength <= self.base.fromConfig.maxPosition",
              "sequenceLength must not exceed base.fromConfig.maxPosition"),
+        Rule("(has(self.whenExhausted) && self.whenExhausted != 'Repeat') || self.mix.all(m, !has(m.maxTokens) && !has(m.maxEpochs))",
+             "maxTokens and maxEpochs need whenExhausted Renormalise or Fail"),
     )  # fmt: skip
 
     def problems(self) -> Iterator[str]:
         tiny = self.base.from_config
         if tiny and self.sequence_length > tiny.max_position:
             yield f"sequenceLength {self.sequence_length} must not exceed base.fromConfig.maxPosition {tiny.max_position}"
+        if self.when_exhausted == "Repeat" and any(entry.max_tokens or entry.max_epochs for entry in self.mix):
+            yield self.cel_rules[1].message
         names = [entry.name for entry in self.mix]
         if len(set(names)) != len(names):
             yield "mix entries must be different (corpus name, or AlignJob and view)"

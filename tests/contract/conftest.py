@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.cluster.control_plane import ControlPlane, control_plane
 
 CRDS = Path(__file__).parents[2] / "crds"

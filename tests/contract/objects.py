@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from tests.cluster.control_plane import ControlPlane
+
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import GROUP, VERSION
-from tests.cluster.control_plane import ControlPlane
 
 Answer = tuple[int, Any]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from nativealign_api.kinds import KINDS
-from nativealign_api.loader import load_manifests, parse_job
 from tests import specs
 from tests.cluster.control_plane import ControlPlane
 from tests.contract.objects import create, merge, path, replace_spec
+
+from nativealign_api.kinds import KINDS
+from nativealign_api.loader import load_manifests, parse_job
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -87,9 +87,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "fields", "message"), REFUSED)
-def test_a_mistake_is_refused_when_it_is_applied(
-    plane: ControlPlane, kind: str, fields: dict[str, Any], message: str
-) -> None:
+def test_a_mistake_is_refused_when_it_is_applied(plane: ControlPlane, kind: str, fields: dict[str, Any], message: str) -> None:
     spec = {name: value for name, value in (MINIMAL[kind] | fields).items() if value is not None}
     status, answer = create(plane, "default", specs.job(kind, spec), dry_run=True)
     assert status in (400, 422)
@@ -98,7 +96,9 @@ def test_a_mistake_is_refused_when_it_is_applied(
 
 @pytest.mark.parametrize("name", ["with.dots", "a" * 64])
 def test_a_name_that_no_label_can_hold_is_refused(plane: ControlPlane, name: str) -> None:
-    status, answer = create(plane, "default", specs.job("AlignJob", MINIMAL["AlignJob"]) | {"metadata": {"name": name}}, dry_run=True)
+    status, answer = create(
+        plane, "default", specs.job("AlignJob", MINIMAL["AlignJob"]) | {"metadata": {"name": name}}, dry_run=True
+    )
     assert status == 422
     assert "metadata.name must be at most 63 characters of a-z, 0-9 and '-'" in answer["message"]
 
@@ -124,9 +124,7 @@ def test_identity_fields_are_fixed_once_the_job_has_started_and_operational_ones
     assert not wrong
 
 
-def _waiting_and_started(
-    plane: ControlPlane, namespace: str, kind: str, spec: dict[str, Any], number: int
-) -> tuple[str, str]:
+def _waiting_and_started(plane: ControlPlane, namespace: str, kind: str, spec: dict[str, Any], number: int) -> tuple[str, str]:
     """Names of two jobs of this spec."""
     names = f"waiting-{number}", f"started-{number}"
     for name in names:

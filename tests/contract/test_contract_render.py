@@ -1,13 +1,13 @@
 """What render.py makes is accepted by a real apiserver, its pods by the restricted Pod Security Standard."""
 
 import pytest
+from tests import specs
+from tests.cluster.control_plane import ControlPlane
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.plan import plan
 from nativealign_api.resolved import resolve
 from nativealign_operator.render import RenderSettings, render_phase
-from tests import specs
-from tests.cluster.control_plane import ControlPlane
 
 PATHS = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",

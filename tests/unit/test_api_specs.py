@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from tests import specs
 
 from nativealign_api.identity import field_classes
 from nativealign_api.kinds import KINDS
-from tests import specs
 
 GOLDEN = Path(__file__).with_name("field_classes.txt")
 

@@ -10,7 +10,8 @@ import pytest
 from tests.cluster.s3 import S3Server, s3_server
 
 from nativealign_workloads.errors import UsageError
-from nativealign_workloads.store import AlreadyExists, LocalStore, NotFound, ObjectStore, S3Store
+from nativealign_workloads.store import AlreadyExists, LocalStore, NotFound, ObjectStore
+from nativealign_workloads.store.s3 import S3Store
 
 MIB = 1 << 20
 # Byte order differs from folder order here: "-" < "." < "/" < "0", and Arabic comes last.

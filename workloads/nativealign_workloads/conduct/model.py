@@ -100,6 +100,7 @@ class Guards(_Model):
     script_drift: LimitGuard
     number_lost: LimitGuard
     number_invented: LimitGuard
+    word_lost: LimitGuard
     url_lost: LimitGuard
     latin_name_lost: LimitGuard
     repetition: LimitGuard

@@ -14,6 +14,7 @@ code of conduct go in; the list of broken guards comes out, in the fixed order o
 | ScriptDrift | absolute change of the share of Arabic letters | translation |
 | NumberLost | share of the original's numbers that are gone | knowledge preservation |
 | NumberInvented | share of the rewriting's numbers that are new | hallucination |
+| WordLost | share of the original's distinct words that are gone: a text that says something else |
 | UrlLost | share of the original's web addresses that are gone | |
 | LatinNameLost | share of the original's Latin names that are gone | |
 
@@ -102,6 +103,7 @@ def _preservation(conduct: Conduct, origin: str, kept: str, rewritten: str) -> l
         ("ScriptDrift", guards.script_drift, measures.script_drift(kept, kept_after)),
         ("NumberLost", guards.number_lost, measures.lost_share(measures.numbers(kept), measures.numbers(rewritten))),
         ("NumberInvented", guards.number_invented, measures.new_share(measures.numbers(rewritten), measures.numbers(origin))),
+        ("WordLost", guards.word_lost, measures.new_share(measures.content_words(kept), set(measures.folded_words(rewritten)))),
         ("UrlLost", guards.url_lost, measures.missing_share(find_urls(kept), rewritten)),
         ("LatinNameLost", guards.latin_name_lost, measures.new_share(measures.latin_names(kept), measures.latin_words(rewritten))),
     )

@@ -16,6 +16,11 @@ NGRAM = 8
 MIN_LETTERS = 20
 """Shorter texts have no meaningful length ratio and script share: one word more is no defect."""
 
+MIN_CONTENT_WORDS = 3
+"""Texts of fewer content words are not compared word by word."""
+CONTENT_WORD_LENGTH = 4
+"""Shorter Arabic words are mostly particles."""
+
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _LIST_MARKER = re.compile(r"^[ \t]*\d{1,2}[.)\-][ \t]", re.MULTILINE)
@@ -63,6 +68,12 @@ def latin_names(text: str) -> list[str]:
         return latin_words(text)
     plain = _without_addresses(text)
     return [m[0].casefold() for m in _LATIN_WORD.finditer(plain) if _is_name(plain, m)]
+
+
+def content_words(text: str) -> list[str]:
+    """Distinct folded words of at least 4 characters, in order; [] where there are fewer than MIN_CONTENT_WORDS to tell."""
+    found = list(dict.fromkeys(word for word in folded_words(text) if len(word) >= CONTENT_WORD_LENGTH))
+    return found if len(found) >= MIN_CONTENT_WORDS else []
 
 
 def lost_share(before: Sequence[str], after: Sequence[str]) -> float:

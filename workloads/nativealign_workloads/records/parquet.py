@@ -14,6 +14,11 @@ MAX_BATCH_ROWS = 1024
 SMALLEST = 12  # two magic words and the footer's length
 
 
+def parquet_schema(stream: BinaryIO) -> dict[str, str]:
+    """Column name -> Arrow type."""
+    return {field.name: str(field.type) for field in pq.read_schema(stream)}
+
+
 def parquet_records(
     stream: BinaryIO, text_field: str, id_field: str | None, max_record_bytes: int
 ) -> Iterator[Record | BadRecord]:

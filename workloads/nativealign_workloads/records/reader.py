@@ -16,7 +16,6 @@ from .decompress import plain_blocks
 from .formats import MAGIC_SIZE, compression_of, detect_format
 from .lines import Line, split_lines
 from .model import BadRecord, Broken, Record, Truncated, checked
-from .parquet import parquet_records
 
 MAX_RECORD_BYTES = 16 << 20
 BOM = b"\xef\xbb\xbf"
@@ -65,6 +64,8 @@ def _records(
     head = _head(stream)
     compression = compression_of(key, format, head)
     if format == "Parquet":
+        from .parquet import parquet_records  # pyarrow is slow to import
+
         yield from parquet_records(stream, text_field, id_field, max_record_bytes)
         return
     lines = split_lines(plain_blocks(stream, head, compression), max_record_bytes)

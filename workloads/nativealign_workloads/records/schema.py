@@ -21,16 +21,12 @@ def read_schema(stream: BinaryIO, key: str, *, format: str = "Auto", max_record_
     chosen = detect_format(key) if format == "Auto" else format
     try:
         if chosen == "Parquet":
-            return _parquet(stream)
+            from .parquet import parquet_schema  # pyarrow is slow to import
+
+            return parquet_schema(stream)
         return next(_objects(stream, key, max_record_bytes), {}) if chosen == "Jsonl" else {}
     except (OSError, ValueError, Broken, Truncated):
         return {}
-
-
-def _parquet(stream: BinaryIO) -> dict[str, str]:
-    import pyarrow.parquet as parquet
-
-    return {field.name: str(field.type) for field in parquet.read_schema(stream)}
 
 
 def _objects(stream: BinaryIO, key: str, limit: int) -> Iterator[dict[str, str]]:

@@ -7,7 +7,6 @@ one conformance test runs against both.
 from .base import AlreadyExists, NotFound, ObjectInfo, ObjectStore
 from .local import LocalStore
 from .location import credentials_from, open_store
-from .s3 import S3Store
 
 __all__ = [
     "AlreadyExists",
@@ -15,7 +14,6 @@ __all__ = [
     "NotFound",
     "ObjectInfo",
     "ObjectStore",
-    "S3Store",
     "credentials_from",
     "open_store",
 ]

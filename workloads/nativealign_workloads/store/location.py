@@ -9,7 +9,6 @@ from nativealign_workloads.errors import ConfigError, PermissionDenied, UsageErr
 
 from .base import ObjectStore
 from .local import LocalStore
-from .s3 import S3Store
 
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 SECRET_KEY = "AWS_SECRET_ACCESS_KEY"
@@ -29,6 +28,8 @@ def open_store(
         return LocalStore(Path(location))
     if url.scheme != "s3" or not url.netloc:
         raise UsageError("BadLocation", f"cannot open {location!r}", "give a folder or s3://bucket/prefix")
+    from .s3 import S3Store  # a folder needs no S3 client, whose import is slow
+
     access_key, secret_key = credentials_from(os.environ, secrets_dir)
     return S3Store(
         endpoint=endpoint or AWS_ENDPOINT,

@@ -37,8 +37,14 @@ _FURNITURE_STARTS = re.compile(
     r"(?:\d{4} )?(?:جميع الحقوق محفوظه|كل الحقوق محفوظه|حقوق النشر|copyright|all rights reserved|"
     r"يستخدم (?:هذا )?الموقع ملفات تعريف الارتباط|نستخدم ملفات تعريف الارتباط|"
     r"(?:this (?:site|website)|we) uses? cookies|by continuing to (?:use|browse)|"
-    r"تابعونا علي|تابعنا علي|follow us on|عدد المشاهدات|عدد القراءات|اخر تحديث)\b"
+    r"تابعونا علي|تابعنا علي|follow us on|عدد المشاهدات|عدد القراءات|اخر تحديث|"
+    r"(?:اعجبك الموضوع )?شارك هذا (?:المقال|الخبر)|اقرا ايضا)\b"
 )
+_MENU_SEPARATOR = re.compile(r"\s[|›»·•]\s")
+MENU_ITEMS = 4
+"""From so many short items on, a line with separators is a menu."""
+MENU_ITEM_WORDS = 4
+
 MAX_LINE_CHARACTERS = 400
 MAX_FURNITURE_WORDS = 25
 MAX_ADVERTISEMENT_WORDS = 40
@@ -58,7 +64,12 @@ _STRONG_CALLS = re.compile(
 
 def is_furniture(line: str) -> bool:
     """Whether the whole line is web furniture: sharing, cookies, copyright, navigation, login and the like."""
-    return 0 < len(line) <= MAX_LINE_CHARACTERS and _is_furniture_key(key(line))
+    return 0 < len(line) <= MAX_LINE_CHARACTERS and (_is_menu(line) or _is_furniture_key(key(line)))
+
+
+def _is_menu(line: str) -> bool:
+    items = _MENU_SEPARATOR.split(line)
+    return len(items) >= MENU_ITEMS and all(len(item.split()) <= MENU_ITEM_WORDS for item in items)
 
 
 def is_advertisement(line: str) -> bool:

@@ -1,0 +1,72 @@
+# Every command that the README names. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+UV = $(BIN)/uv
+QUICKSTART = examples/quickstart
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python --require-hashes --build-constraint requirements/build.txt
+SELF = $(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constraint requirements/build.txt --editable .
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help quickstart test lint unit contract workloads golden examples generate verify lock bench-memory clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(UV): requirements/uv.txt
+	$(PYTHON) -c 'import sys; sys.exit("nativealign needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/.quickstart: $(UV) requirements/workloads-cpu.txt requirements/report.txt pyproject.toml
+	DS_BUILD_OPS=0 $(INSTALL) -r requirements/workloads-cpu.txt -r requirements/report.txt
+	$(SELF)
+	@touch $@
+
+$(VENV)/.dev: $(UV) requirements/dev.txt pyproject.toml
+	DS_BUILD_OPS=0 $(INSTALL) -r requirements/dev.txt
+	$(SELF)
+	@touch $@ $(VENV)/.quickstart
+
+$(QUICKSTART)/corpus/web.jsonl.gz: $(QUICKSTART)/make_corpus.py $(wildcard $(QUICKSTART)/corpus/*.json*)
+	$(PYTHON) $(QUICKSTART)/make_corpus.py $(QUICKSTART)/corpus
+
+quickstart: $(VENV)/.quickstart $(QUICKSTART)/corpus/web.jsonl.gz ## install, align, pre-train and evaluate a tiny model; prints the report's path
+	$(BIN)/nativealign run $(QUICKSTART)/quickstart.yaml
+
+test: lint unit golden workloads contract ## everything that needs no root
+
+lint: $(VENV)/.dev verify ## style, types, import contracts, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev ## pure tests, seconds
+	$(BIN)/pytest -q tests/unit
+
+golden: $(VENV)/.dev ## published answers replayed
+	$(BIN)/pytest -q tests/golden
+
+workloads: $(VENV)/.dev ## every step with real models, DeepSpeed, an S3 server, a browser
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/workloads
+
+contract: $(VENV)/.dev ## the custom resources in a real kube-apiserver
+	$(BIN)/pytest -q tests/contract
+
+generate: $(VENV)/.dev ## write CRDs and the API reference from the models
+	$(BIN)/python -m nativealign_api.generate
+
+verify: $(VENV)/.dev ## fail if a generated file is stale
+	$(BIN)/python -m nativealign_api.generate --check
+
+lock: $(UV) ## pin every dependency again
+	sh requirements/lock.sh $(UV)
+
+bench-memory: $(VENV)/.dev ## peak memory of AlignJob's steps at 1, 4 and 16 times the input
+	$(BIN)/python tests/bench/memory.py
+
+clean: ## remove local runs and the environment
+	rm -rf $(VENV) .nativealign $(QUICKSTART)/corpus/web.jsonl.gz

@@ -1,0 +1,73 @@
+"""Corpus text for people: visible control characters, direction, word-level differences. Pure; the templates escape what leaves.
+
+Corpus text is untrusted. Characters that reorder what follows them (UAX 9: embeddings, overrides, isolates) are written out as
+`⟨U+202E⟩`, so that no sample can disguise itself or its neighbours; other control characters become their pictures.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+Direction = Literal["rtl", "ltr", "auto"]
+Run = tuple[bool, str]
+"""Whether the other side lacks it, and the text."""
+
+_REORDERING = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_CONTROLS = [c for c in (*range(0x20), 0x7F) if chr(c) not in "\t\n"]
+_VISIBLE = {c: f"⟨U+{c:04X}⟩" for c in _REORDERING} | {c: chr(0x2421 if c == 0x7F else 0x2400 + c) for c in _CONTROLS}
+_TOKEN = re.compile(r"\n|\S+[^\S\n]*|[^\S\n]+")
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """One line of a text."""
+
+    direction: Direction
+    runs: tuple[Run, ...]
+
+
+def visible(value: object) -> object:
+    """Strings without characters that reorder or hide text; anything else, and finished markup, as it is."""
+    return value if not isinstance(value, str) or hasattr(value, "__html__") else value.translate(_VISIBLE)
+
+
+def direction(text: str, otherwise: Direction = "auto") -> Direction:
+    """That of most strong characters; a Latin name at the head of an Arabic line does not turn the line."""
+    kinds = [unicodedata.bidirectional(char) for char in text]
+    right, left = sum(kind in ("R", "AL") for kind in kinds), kinds.count("L")
+    return otherwise if not right + left else "rtl" if right >= left else "ltr"
+
+
+def compare(before: str, after: str) -> tuple[list[Paragraph], list[Paragraph]]:
+    """Both texts as paragraphs, with the words marked that the other side lacks."""
+    old, new = _TOKEN.findall(before), _TOKEN.findall(after)
+    matcher = SequenceMatcher(None, [_key(token) for token in old], [_key(token) for token in new], autojunk=False)
+    old_marks, new_marks = [True] * len(old), [True] * len(new)
+    for first, second, size in matcher.get_matching_blocks():
+        old_marks[first : first + size] = new_marks[second : second + size] = [False] * size
+    return _paragraphs(old, old_marks, direction(before)), _paragraphs(new, new_marks, direction(after))
+
+
+def plain(text: str) -> list[Paragraph]:
+    """A text as paragraphs without marks."""
+    return compare(text, text)[0]
+
+
+def _key(token: str) -> str:
+    """Words are compared without the white space after them."""
+    return token.rstrip(" \t") or token
+
+
+def _paragraphs(tokens: list[str], marks: list[bool], otherwise: Direction) -> list[Paragraph]:
+    lines: list[list[Run]] = [[]]
+    for token, mark in zip(tokens, marks, strict=True):
+        if token == "\n":
+            lines.append([])
+        elif lines[-1] and lines[-1][-1][0] == mark:
+            lines[-1][-1] = (mark, lines[-1][-1][1] + token)
+        else:
+            lines[-1].append((mark, token))
+    texts = ["".join(text for _, text in line) for line in lines]
+    return [Paragraph(direction(text, otherwise), tuple(line)) for text, line in zip(texts, lines, strict=True) if text.strip()]
