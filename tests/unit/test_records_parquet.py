@@ -19,11 +19,7 @@ def parquet(columns: dict, **options) -> bytes:
 
 def read(data: bytes, limit: int = 1000) -> list[Record | BadRecord]:
     stream = io.BytesIO(data)
-    return list(
-        read_records(
-            stream, "a.parquet", format="Auto", text_field="text", id_field="id", max_record_bytes=limit
-        )
-    )
+    return list(read_records(stream, "a.parquet", format="Auto", text_field="text", id_field="id", max_record_bytes=limit))
 
 
 @settings(deadline=None)
@@ -49,9 +45,7 @@ def test_every_kind_of_string_column_is_text(kind: pa.DataType):
     assert [r.text for r in read(data)] == ["a", "b", "a"]
 
 
-@pytest.mark.parametrize(
-    ("columns", "reason"), [({"txt": ["a", "b"]}, "MissingTextField"), ({"text": [1, 2]}, "WrongTextType")]
-)
+@pytest.mark.parametrize(("columns", "reason"), [({"txt": ["a", "b"]}, "MissingTextField"), ({"text": [1, 2]}, "WrongTextType")])
 def test_a_column_that_is_missing_or_no_text_makes_every_row_bad(columns: dict, reason: str):
     records = read(parquet(columns))
     assert [(r.ordinal, r.reason) for r in records] == [(0, reason), (1, reason)]

@@ -27,9 +27,7 @@ def read(
     data: bytes, key: str = "a.jsonl", format: str = "Auto", id_field: str | None = "id", limit: int = MIB
 ) -> list[Record | BadRecord]:
     stream = io.BytesIO(data)
-    return list(
-        read_records(stream, key, format=format, text_field="text", id_field=id_field, max_record_bytes=limit)
-    )
+    return list(read_records(stream, key, format=format, text_field="text", id_field=id_field, max_record_bytes=limit))
 
 
 def texts(records: list[Record | BadRecord]) -> list[str]:
@@ -65,9 +63,7 @@ BAD_LINES = {
 def test_every_line_is_a_record_good_or_bad_in_its_place(lines: list, ending: str, last_newline: bool, newline: bytes):
     written = [line if isinstance(line, bytes) else orjson.dumps({"text": line, "id": line}) for line in lines]
     expected = [
-        BAD_LINES[line] if isinstance(line, bytes) else line
-        for line in lines
-        if not isinstance(line, bytes) or line.strip()
+        BAD_LINES[line] if isinstance(line, bytes) else line for line in lines if not isinstance(line, bytes) or line.strip()
     ]
     data = newline.join(written) + newline * last_newline
     records = read(COMPRESS[ending](data), "a.jsonl" + ending)
@@ -119,9 +115,7 @@ def test_a_huge_line_is_skipped_in_bounded_memory_and_the_next_lines_are_read(en
     stream = io.BytesIO(COMPRESS[ending](huge))
     del huge
     tracemalloc.start()
-    records = list(
-        read_records(stream, "a.jsonl" + ending, format="Auto", text_field="text", id_field=None, max_record_bytes=MIB)
-    )
+    records = list(read_records(stream, "a.jsonl" + ending, format="Auto", text_field="text", id_field=None, max_record_bytes=MIB))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert texts(records) == ["first", "RecordTooLarge", "last"]

@@ -150,9 +150,7 @@ def test_an_impossible_bucket_name_is_named(server: S3Server, tmp_path: Path):
             call()
 
 
-def test_a_store_that_does_not_answer_is_unavailable(
-    server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_a_store_that_does_not_answer_is_unavailable(server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Port 1 of this machine has no listener. What the libraries log on the way holds no credential either."""
     caplog.set_level(logging.DEBUG)
     nowhere = replace(server, endpoint="http://127.0.0.1:1")

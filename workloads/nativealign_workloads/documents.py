@@ -1,4 +1,4 @@
-"""Documents of a shard, wherever they come from. Used by clean, which reads corpora, and by tokenize, which also reads AlignJobs."""
+"""Documents of a shard, from corpora or from an AlignJob. Used by clean and tokenize."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,14 +1,14 @@
 """The family of errors that a step may end with. Each knows its exit code and what the user can do.
 
-    StepError
-    ├── UsageError            64  wrong parameters
-    ├── DataError             65  unreadable input
-    ├── NoInputError          66  missing or empty input
-    ├── UnavailableError      69  a service does not answer
-    ├── NoSpaceError          74  disk or store full
-    ├── StoppedError          75  asked to stop before the commit
-    ├── PermissionDenied      77  credentials refused
-    └── ConfigError           78  the installation lacks something
+StepError
+├── UsageError            64  wrong parameters
+├── DataError             65  unreadable input
+├── NoInputError          66  missing or empty input
+├── UnavailableError      69  a service does not answer
+├── NoSpaceError          74  disk or store full
+├── StoppedError          75  asked to stop before the commit
+├── PermissionDenied      77  credentials refused
+└── ConfigError           78  the installation lacks something
 """
 
 from nativealign_api.vocabulary import ExitCode

@@ -129,7 +129,7 @@ def summarize(values: list[float], seed: int) -> Json:
 
 
 def shown(rows: list[Json]) -> list[Json]:
-    """Samples for the report: first those whose rewriting a guard rejected, then changed ones, then the rest; ids decide the order."""
+    """Samples for the report: rewritings that a guard rejected, changed ones, unchanged ones; ids decide the order."""
     ranked = sorted(rows, key=lambda row: (_interest(row), row["id"]))
     third = SHOWN // 3
     by_interest = {level: [row for row in ranked if _interest(row) == level] for level in (0, 1, 2)}

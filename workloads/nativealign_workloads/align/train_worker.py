@@ -25,7 +25,8 @@ KEEP_CHECKPOINTS = 2
 
 def train(context: Context) -> Json:
     """Phase `train`: one node."""
-    if ShardCommit(context).committed():
+    shard = ShardCommit(context)
+    if shard.committed():
         return {"skipped": True}
     settings = context.job.require("worker.train", WorkerTraining)
     base = context.job.require("worker.base", BaseModelSource)
@@ -48,7 +49,7 @@ def train(context: Context) -> Json:
         arguments={"shard": str(context.scratch / "pairs"), "length": settings.sequence_length, "seed": settings.seed},
     )
     run_gang(context, "nativealign_workloads.align.train_worker:run_rank", run)
-    return (commit_model(context, run.folder) if context.index == 0 else {}) | {"dropped": dropped}
+    return (commit_model(shard, run.folder) if context.index == 0 else {}) | {"dropped": dropped}
 
 
 def run_rank(path: str) -> None:

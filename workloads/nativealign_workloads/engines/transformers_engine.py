@@ -63,7 +63,9 @@ class TransformersEngine:
         fitting = [i for i, prompt in enumerate(prompts) if 0 < len(prompt) < self._context]
         for i in set(range(len(requests))) - set(fitting):
             replies[i] = self._too_long(requests[i], len(prompts[i]))
-        jobs = [_Job(i, prompts[i], min(requests[i].max_tokens, self._context - len(prompts[i])), requests[i].attempt) for i in fitting]
+        jobs = [
+            _Job(i, prompts[i], min(requests[i].max_tokens, self._context - len(prompts[i])), requests[i].attempt) for i in fitting
+        ]
         for batch in _batches(jobs, self._context, self._batch_size):
             for job, generated in zip(batch, self._run(batch), strict=True):
                 replies[job.index] = self._reply(requests[job.index], len(job.prompt), generated)

@@ -41,9 +41,7 @@ def card(context: Context, trained: Json, parameters: int) -> str:
     """The model card: what it was made of, from the manifests alone."""
     facts = trained["facts"]
     rows = "".join(f"| {s['name']} | {s['documents']} | {s['tokens']} | `{s['digest']}` |\n" for s in facts["sources"])
-    settings = {
-        name: value for name, value in trained["parameters"].items() if name in ("optimizer", "deepspeed", "seed", "globalBatch")
-    }
+    settings = {name: trained["parameters"][name] for name in ("optimizer", "deepspeed", "seed", "globalBatch")}
     return (
         f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {context.job.name}\n\n"
         f"Continued pre-training on aligned text (arXiv 2412.03253) by nativealign; {parameters} parameters, {facts['steps']} steps, "

@@ -18,7 +18,8 @@ from nativealign_workloads.training.samples import MixedSamples
 
 def run(context: Context) -> Json:
     """Phase `train`: one node."""
-    if ShardCommit(context).committed():
+    shard = ShardCommit(context)
+    if shard.committed():
         return {"skipped": True}
     read = context.job.require
     length, batch = read("sequenceLength", int), read("globalBatch", int)
@@ -45,7 +46,7 @@ def run(context: Context) -> Json:
     arguments = {"sources": [asdict(source) for source in sources], "seed": read("seed", int), "length": length, "shards": shards}
     folder = context.scratch / "run"
     run_gang(context, "nativealign_workloads.pretrain.train:run_rank", Run(model, settings, folder, arguments))
-    return commit_model(context, folder) if context.index == 0 else {}
+    return commit_model(shard, folder) if context.index == 0 else {}
 
 
 def mix_sources(mix: list[MixEntry], rows: dict[str, int], when_exhausted: str, length: int) -> list[Source]:

@@ -19,9 +19,7 @@ def parquet_schema(stream: BinaryIO) -> dict[str, str]:
     return {field.name: str(field.type) for field in pq.read_schema(stream)}
 
 
-def parquet_records(
-    stream: BinaryIO, text_field: str, id_field: str | None, max_record_bytes: int
-) -> Iterator[Record | BadRecord]:
+def parquet_records(stream: BinaryIO, text_field: str, id_field: str | None, max_record_bytes: int) -> Iterator[Record | BadRecord]:
     """Every row as a record; rows without usable text as BadRecords. Raises Truncated or Broken where reading ends."""
     try:
         _check_end(stream)
@@ -62,9 +60,7 @@ def _text_problem(schema: pa.Schema, text_field: str) -> tuple[str, str] | None:
     return "WrongTextType", f"column {text_field!r} is {kind}, not a string"
 
 
-def _rows(
-    file: pq.ParquetFile, text_field: str, id_field: str | None, max_record_bytes: int
-) -> Iterator[Record | BadRecord]:
+def _rows(file: pq.ParquetFile, text_field: str, id_field: str | None, max_record_bytes: int) -> Iterator[Record | BadRecord]:
     has_ids = id_field is not None and file.schema_arrow.get_field_index(id_field) >= 0
     columns = [text_field, id_field] if has_ids and id_field != text_field else [text_field]
     ordinal = 0
@@ -84,9 +80,7 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
     return min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean)))
 
 
-def _record(
-    ordinal: int, text: pa.Scalar, user_id: pa.Scalar | None, text_field: str, max_record_bytes: int
-) -> Record | BadRecord:
+def _record(ordinal: int, text: pa.Scalar, user_id: pa.Scalar | None, text_field: str, max_record_bytes: int) -> Record | BadRecord:
     where = f"row {ordinal}"
     if isinstance(text, pa.DictionaryScalar):
         text = text.value

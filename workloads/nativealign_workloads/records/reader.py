@@ -58,9 +58,7 @@ def _to_the_break(records: Records, key: str) -> Records:
         yield BadRecord(following, "BrokenFile", f"{key}: {exc}")
 
 
-def _records(
-    stream: BinaryIO, key: str, format: str, text_field: str, id_field: str | None, max_record_bytes: int
-) -> Records:
+def _records(stream: BinaryIO, key: str, format: str, text_field: str, id_field: str | None, max_record_bytes: int) -> Records:
     head = _head(stream)
     compression = compression_of(key, format, head)
     if format == "Parquet":
@@ -81,9 +79,7 @@ def _head(stream: BinaryIO) -> bytes:
     return head
 
 
-def _line_records(
-    lines: Iterator[Line], parse: Callable[[int, bytes, str], Record | BadRecord], max_record_bytes: int
-) -> Records:
+def _line_records(lines: Iterator[Line], parse: Callable[[int, bytes, str], Record | BadRecord], max_record_bytes: int) -> Records:
     ordinal = 0
     for line in lines:
         where = f"line {line.number}, byte {line.offset}"
@@ -104,9 +100,7 @@ def _text_record(ordinal: int, content: bytes, where: str) -> Record | BadRecord
         return BadRecord(ordinal, "NotUtf8", f"{where}: {exc.reason} at byte {exc.start} of the line")
 
 
-def _json_record(
-    ordinal: int, content: bytes, where: str, *, text_field: str, id_field: str | None
-) -> Record | BadRecord:
+def _json_record(ordinal: int, content: bytes, where: str, *, text_field: str, id_field: str | None) -> Record | BadRecord:
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as exc:

@@ -47,7 +47,9 @@ def gates(job: Job) -> list[Json]:
     for gate in job.facts("assess").get("gates", []):
         name, side = wording.GATES.get(gate["gate"], (gate["gate"], "limit"))
         told = f"{name} {wording.number(gate['value'])} %, {side} {wording.number(gate['limit'])} %"
-        found.append({"name": gate["gate"], "text": told, "passed": gate["passed"], "verdict": "Pass" if gate["passed"] else "Fail"})
+        found.append(
+            {"name": gate["gate"], "text": told, "passed": gate["passed"], "verdict": "Pass" if gate["passed"] else "Fail"}
+        )
     return found
 
 
@@ -63,7 +65,9 @@ def headlines(job: Job) -> list[Tile]:
     if kept.get("mean") is not None:
         tiles.append(("numbers kept", wording.percent(kept["mean"], 1), f"mean of {wording.count(kept['count'])} documents"))
     if duplicates := job.facts("dedup").get("duplicates"):
-        tiles.append(("duplicates removed", wording.count(duplicates), f"in {wording.count(job.facts('dedup')['clusters'])} clusters"))
+        tiles.append(
+            ("duplicates removed", wording.count(duplicates), f"in {wording.count(job.facts('dedup')['clusters'])} clusters")
+        )
     return tiles
 
 
@@ -85,7 +89,9 @@ def _flow(rows: list[ledger.Row]) -> Markup | None:
     if not rows or not rows[0].read:
         return None
     steps = [(row.step, row.read, row.kept, [(name, wording.OUTCOMES[name], n) for name, n in row.losses]) for row in rows]
-    told = f"Flow of documents: {wording.count(rows[0].read)} read; " + "; ".join(f"{row.step} keeps {wording.count(row.kept)}" for row in rows)
+    told = f"Flow of documents: {wording.count(rows[0].read)} read; " + "; ".join(
+        f"{row.step} keeps {wording.count(row.kept)}" for row in rows
+    )
     return figures.flow(steps, told)
 
 
@@ -122,8 +128,17 @@ def rewriting(job: Job) -> Json | None:
     if not facts:
         return None
     chunks, total = facts["chunks"], sum(facts["chunks"].values())
-    states = [{"state": s, "count": chunks[s], "share": wording.percent(chunks[s], total), "words": w} for s, w in wording.STATES.items() if chunks.get(s)]
-    return {"states": states, "total": total, "guards": _guards(facts["guards"], total, job.conduct), "plain": plain_words(job, chunks)}
+    states = [
+        {"state": s, "count": chunks[s], "share": wording.percent(chunks[s], total), "words": w}
+        for s, w in wording.STATES.items()
+        if chunks.get(s)
+    ]
+    return {
+        "states": states,
+        "total": total,
+        "guards": _guards(facts["guards"], total, job.conduct),
+        "plain": plain_words(job, chunks),
+    }
 
 
 def plain_words(job: Job, chunks: dict[str, int]) -> list[str]:

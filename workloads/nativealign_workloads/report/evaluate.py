@@ -76,7 +76,12 @@ def _score(job: Job, name: str, score: Json) -> Json:
         "protocol": score.get("protocol"),
         "published": name == "mmlu-ar",
         "views": [
-            {"words": wording.VIEWS.get(v, v), "score": shown(metric, s["score"]), "interval": _interval(metric, s), "items": s["items"]}
+            {
+                "words": wording.VIEWS.get(v, v),
+                "score": shown(metric, s["score"]),
+                "interval": _interval(metric, s),
+                "items": s["items"],
+            }
             for v, s in views.items()
         ],
     }
@@ -140,7 +145,8 @@ def _difference_forest(rows: Json) -> Markup | None:
     marks = [(0.0, "equal")] + [(-margin, f"−{100 * margin:g}") for margin in margins]
     tones = {"Pass": "s1", "Fail": "s6", "Inconclusive": "s4"}
     intervals = [
-        figures.Interval(name, row["difference"], row["low"], row["high"], tones.get(row.get("verdict"), "s1")) for name, row in rows.items()
+        figures.Interval(name, row["difference"], row["low"], row["high"], tones.get(row.get("verdict"), "s1"))
+        for name, row in rows.items()
     ]
     return figures.forest(intervals, "Differences to the baseline in points, with one-sided bounds", (-reach, reach), marks)
 

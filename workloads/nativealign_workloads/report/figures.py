@@ -79,7 +79,10 @@ def line_chart(points: Sequence[Point], title: str, unit: str, class_: str = "s1
         width,
         height,
         told,
-        *[line(left, up(v), width - right, up(v), "grid") + label(left - 8, up(v) + 4, number(v), "end") for v in ticks(up.low, up.high)],
+        *[
+            line(left, up(v), width - right, up(v), "grid") + label(left - 8, up(v) + 4, number(v), "end")
+            for v in ticks(up.low, up.high)
+        ],
         *[label(across(v), height - 14, count(v), "middle") for v in ticks(across.low, across.high, 8)],
         label(left - 8, 14, unit, "end", "unit"),
         label(width - right, height - 1, "training step", "end", "unit"),
@@ -149,7 +152,10 @@ def _bars(heights: Sequence[float], edges: Sequence[float], across: Scale, up: S
 
 def _value_ticks(across: Scale, y: float) -> list[Markup]:
     shown = ticks(across.low, across.high, 4)
-    ends = {shown[0]: "start" if across(shown[0]) < 20 else "middle", shown[-1]: "end" if across(shown[-1]) > across.end - 20 else "middle"}
+    ends = {
+        shown[0]: "start" if across(shown[0]) < 20 else "middle",
+        shown[-1]: "end" if across(shown[-1]) > across.end - 20 else "middle",
+    }
     return [label(across(v), y, number(v), ends.get(v, "middle")) for v in shown]
 
 
@@ -166,18 +172,28 @@ class Interval:
     """A value to compare with, drawn hollow, and what it is."""
 
 
-def forest(intervals: Sequence[Interval], title: str, bounds: Point, marks: Sequence[tuple[float, str]] = (), scale: float = 100) -> Markup:
+def forest(
+    intervals: Sequence[Interval], title: str, bounds: Point, marks: Sequence[tuple[float, str]] = (), scale: float = 100
+) -> Markup:
     """Values with their intervals; `marks` are vertical lines with a name. Numbers are shown times `scale`."""
     width, left, right, row, top = 760, 176, 148, 30, 30
     bottom = top + row * len(intervals)
     across = Scale(*bounds, left, width - right)
-    told = f"{title}: " + "; ".join(f"{i.name} {i.value * scale:.1f}, interval {i.low * scale:.1f} to {i.high * scale:.1f}" for i in intervals)
+    told = f"{title}: " + "; ".join(
+        f"{i.name} {i.value * scale:.1f}, interval {i.low * scale:.1f} to {i.high * scale:.1f}" for i in intervals
+    )
     return svg(
         width,
         bottom + 34,
         told,
-        *[line(across(v), top - 6, across(v), bottom, "grid") + label(across(v), bottom + 18, f"{v * scale:g}", "middle") for v in ticks(*bounds)],
-        *[line(across(v), top - 10, across(v), bottom, "mark") + label(across(v), top - 16, name, "middle", "unit") for v, name in marks],
+        *[
+            line(across(v), top - 6, across(v), bottom, "grid") + label(across(v), bottom + 18, f"{v * scale:g}", "middle")
+            for v in ticks(*bounds)
+        ],
+        *[
+            line(across(v), top - 10, across(v), bottom, "mark") + label(across(v), top - 16, name, "middle", "unit")
+            for v, name in marks
+        ],
         *[_interval(interval, across, top + row * (n + 0.5), width, scale) for n, interval in enumerate(intervals)],
     )
 

@@ -113,7 +113,9 @@ def lineage(job: Job) -> Json:
     return {
         "steps": [_provenance(job, step) for step in job.status.steps],
         "pinned": sorted(pinned.inputs.items()),
-        "upstream": [(name, sorted((k, v) for k, v in steps.items() if k != "uid")) for name, steps in sorted(pinned.upstream.items())],
+        "upstream": [
+            (name, sorted((k, v) for k, v in steps.items() if k != "uid")) for name, steps in sorted(pinned.upstream.items())
+        ],
         "images": sorted(pinned.images.items()),
         "conduct": job.conduct.get("name"),
     }

@@ -14,7 +14,13 @@ def view(job: Job) -> Json:
         {source["name"]: job.sources[source["digest"]]["tally"] for source in _sources(job) if source["digest"] in job.sources},
         chained=False,
     )
-    return {"mix": mix(job), "ledger": rows, "adds_up": ledger.adds_up(rows), "training": training(job), "parameters": parameters(job)}
+    return {
+        "mix": mix(job),
+        "ledger": rows,
+        "adds_up": ledger.adds_up(rows),
+        "training": training(job),
+        "parameters": parameters(job),
+    }
 
 
 def headlines(job: Job) -> list[Tile]:
@@ -22,7 +28,9 @@ def headlines(job: Job) -> list[Tile]:
     facts = job.facts("train")
     if facts:
         tiles.append(("tokens trained", wording.count(facts["tokens"]), f"in {wording.count(facts['steps'])} steps"))
-        tiles.append(("loss", f"{wording.number(facts['firstLoss'])} → {wording.number(facts['finalLoss'])}", "first and last step"))
+        tiles.append(
+            ("loss", f"{wording.number(facts['firstLoss'])} → {wording.number(facts['finalLoss'])}", "first and last step")
+        )
     if (known := parameters(job)) is not None:
         tiles.append(("parameters", wording.count(known), "exported model"))
     return tiles

@@ -102,9 +102,7 @@ def _info(key: str, path: Path) -> ObjectInfo:
     return ObjectInfo(key, size, digest.hexdigest())
 
 
-def _walk(
-    folder: Path, base: str, prefix: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _walk(folder: Path, base: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Regular files below `folder` whose key starts with `prefix`, ascending; `base` is the folder's own key.
 
     A folder sorts as if its name ended in `/`, so that keys come in the order of whole keys, as S3 lists them.

@@ -133,9 +133,7 @@ class S3Store(ObjectStore):
         for left in reversed(range(ATTEMPTS)):
             try:
                 with s3_errors(self, key):
-                    self._client.fput_object(
-                        self.bucket, name, str(path), part_size=_part_size(size), num_parallel_uploads=4
-                    )
+                    self._client.fput_object(self.bucket, name, str(path), part_size=_part_size(size), num_parallel_uploads=4)
                 return
             except UnavailableError:
                 if not left:

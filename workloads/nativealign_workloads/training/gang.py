@@ -74,9 +74,8 @@ def _show(context: Context, metrics: StepMetrics, total: int) -> None:
     context.progress.advance(loss=metrics.loss, tokensPerSecond=metrics.tokens_per_second)
 
 
-def commit_model(context: Context, folder: Path) -> dict[str, Any]:
-    """Commits model, metrics and result of a finished run as shard 0."""
-    shard = ShardCommit(context)
+def commit_model(shard: ShardCommit, folder: Path) -> dict[str, Any]:
+    """Commits model, metrics and result of a finished run as shard 0. `shard` knows when the phase began."""
     facts = json.loads((folder / "result.json").read_text())
     shard.folder("model", folder / "model")
     shard.file("metrics.jsonl", folder / "metrics.jsonl")

@@ -100,9 +100,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> Path
     smallest = 256 + len(SPECIAL_TOKENS)
     if vocabulary < smallest:
         raise UsageError("VocabularyTooSmall", f"a vocabulary of {vocabulary} cannot hold {smallest} bytes and tokens")
-    prepare_imports()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -114,7 +112,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> Path
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS).save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    # What transformers' save_pretrained would write; transformers itself takes ten seconds to import
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **SPECIAL_TOKENS}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True))
     return folder
 
 
