@@ -68,9 +68,8 @@ class Display:
         condition = status.conditions[0]
         self._console.print(f"  [red]{status.state}[/red] {condition.reason}: {condition.message}", highlight=False, soft_wrap=True)
 
-    def chain(self, report: Path | None) -> None:
-        if report:
-            self._console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    def chain(self, report: Path) -> None:
+        self._console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         self._console.print(f"  [yellow]{message}[/yellow]", highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from typing import Any
 from nativealign_api.kinds import JobObject, references
 from nativealign_api.plan import Phase, Plan, Step, plan
 from nativealign_api.resolved import ResolvedJob, child_name, resolve
-from nativealign_api.status import ConditionStatus, JobStatus, Pinned, StepStatus
+from nativealign_api.status import ConditionStatus, Cost, JobStatus, Pinned, StepStatus
 from nativealign_api.steps import INSPECT
 from nativealign_api.vocabulary import Condition, ExitCode
 from nativealign_cli.display import Display
@@ -61,10 +61,10 @@ class Runner:
         job.metadata.uid = local_uid(job)
         run = self.home.run(job)
         before = run.status()
-        job.status = JobStatus(state="Running", start_time=_now())
+        job.status = JobStatus(state="Running", start_time=_now(), cost=before.cost if before else Cost())
         run.logs.mkdir(parents=True, exist_ok=True)
         self.display.job(job.reference)
-        code = self._attempt(job, path, run)
+        code = self._attempt(job, path, run, before)
         job.status.completion_time = _now()
         run.write(job)
         unchanged = (
@@ -75,10 +75,10 @@ class Runner:
         self.display.finished(job, run.report if run.report.is_file() else None)
         return code
 
-    def _attempt(self, job: JobObject, path: Path, run: Run) -> int:
+    def _attempt(self, job: JobObject, path: Path, run: Run, before: JobStatus | None) -> int:
         try:
             job.status.pinned = Pinned(upstream=self._upstream(job))
-            failed_gates = self._steps(job, path, run)
+            failed_gates = self._steps(job, path, run, before)
         except Blocked as error:
             return _end(job, "Failed", error.reason, str(error), ExitCode.NO_INPUT)
         except PhaseFailed as error:
@@ -109,14 +109,15 @@ class Runner:
             raise Blocked("UpstreamFailed", f"{reference} is {status.state}; see `nativealign status {reference}`")
         return {"uid": uid} | {step.name: step.digest for step in status.steps if step.digest}
 
-    def _steps(self, job: JobObject, path: Path, run: Run) -> list[str]:
-        """Runs what is not committed; returns the gates that failed."""
+    def _steps(self, job: JobObject, path: Path, run: Run, before: JobStatus | None) -> list[str]:
+        """Runs what is not committed; returns the gates that failed. A reused step keeps what `before` knew of it."""
         first = plan(job.kind, job.spec, job.status.pinned).steps[0]
         job.status.steps = [StepStatus(name=INSPECT)]
         found = self._step(job, path, run, first, job.status.steps[0])
         job.status.pinned = Pinned.model_validate(found["pinned"])
         run_plan = plan(job.kind, job.spec, job.status.pinned)
-        job.status.steps += [_planned(step, found["committed"]) for step in run_plan.steps[1:]]
+        known = {step.digest: step for step in before.steps} if before else {}
+        job.status.steps += [_planned(step, found["committed"], known.get(step.digest)) for step in run_plan.steps[1:]]
         job.status.outputs = run_plan.outputs()
         self.display.plan(job)
         for step, status in zip(run_plan.steps[1:], job.status.steps[1:], strict=True):
@@ -190,11 +191,14 @@ class Runner:
         self._make_report([run], run.report)
 
     def _chain_report(self, runs: list[Run]) -> None:
-        newest = max((run.folder / "status.json").stat().st_mtime for run in runs)
+        """One report for all jobs of this call, made again when one of theirs is newer."""
         path = self.home.root / "report.html"
-        if not path.is_file() or any(run.report.is_file() and run.report.stat().st_mtime > path.stat().st_mtime for run in runs):
+        reports = [run.report for run in runs if run.report.is_file()]
+        made = path.stat().st_mtime if path.is_file() else 0.0
+        if any(report.stat().st_mtime > made for report in reports):
             self._make_report(runs, path)
-        self.display.chain(path if path.is_file() and newest else None)
+        if path.is_file():
+            self.display.chain(path)
 
     def _make_report(self, runs: list[Run], path: Path) -> None:
         statuses = [str(run.folder / "status.json") for run in runs]
@@ -210,9 +214,11 @@ def _has_gates(job: JobObject) -> bool:
     return spec.gate is not None if job.kind == "EvalJob" else any(value is not None for _, value in spec.gates)
 
 
-def _planned(step: Step, committed: list[str]) -> StepStatus:
-    reused = step.name in committed
-    return StepStatus(name=step.name, digest=step.digest, reused=reused, state="Committed" if reused else "Waiting")
+def _planned(step: Step, committed: list[str], known: StepStatus | None) -> StepStatus:
+    if step.name not in committed:
+        return StepStatus(name=step.name, digest=step.digest)
+    facts = {"counts": known.counts, "metrics": known.metrics, "seconds": known.seconds} if known else {}
+    return StepStatus(name=step.name, digest=step.digest, reused=True, state="Committed", **facts)
 
 
 def _flat_counts(counts: dict[str, Any]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -54,7 +54,7 @@ def exactly_one(*names: str) -> Rule:
 class Model(BaseModel):
     """Base of every spec model: camelCase names, no unknown fields, immutable after validation.
 
-    Strict, as the apiserver is: `"4"` is no number and `1` no boolean.
+    As strict as the apiserver: `"4"` is no number and `1` no boolean. As lenient: a field that is null is absent.
     """
 
     model_config = ConfigDict(
@@ -69,6 +69,16 @@ class Model(BaseModel):
 
     cel_rules: ClassVar[tuple[Rule, ...]] = ()
     one_of: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        fields = {key: field for name, field in cls.model_fields.items() for key in (name, field.alias)}
+        maps = {key for key, field in fields.items() if get_origin(field.annotation) is dict}
+        given = {key: item for key, item in value.items() if item is not None or key not in fields}
+        return {key: _without_null(item) if key in maps else item for key, item in given.items()}
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
@@ -89,6 +99,10 @@ class Model(BaseModel):
     def all_rules(cls) -> tuple[Rule, ...]:
         """Every rule of this model, the union rule included."""
         return ((exactly_one(*cls.one_of),) if cls.one_of else ()) + cls.cel_rules
+
+
+def _without_null(value: Any) -> Any:
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 def _attribute(model: type[BaseModel], alias: str) -> str:

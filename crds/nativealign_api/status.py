@@ -84,7 +84,7 @@ class Pinned(StatusModel):
 
 
 class Cost(StatusModel):
-    """What the run used. Reused steps cost nothing."""
+    """What the job used, over all its runs. Reused steps cost nothing."""
 
     step_seconds: float = 0.0
     """Wall time of all steps, in seconds."""
@@ -116,7 +116,7 @@ class JobStatus(StatusModel):
     outputs: dict[str, str] = {}
     """Results by name, as prefixes in the store."""
     cost: Cost = Cost()
-    """What the run used."""
+    """What the job used."""
     pinned: Pinned = Pinned()
     """What the run stands on."""
 

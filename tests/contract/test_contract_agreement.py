@@ -10,7 +10,7 @@ from tests.contract.objects import create
 from nativealign_api.kinds import KINDS
 from nativealign_api.loader import ManifestError, load_manifests, parse_job
 
-VALUES: list[Any] = ["x", "4", "", "1.5k", "0", 0, -1, 1.5, 10**13, True, ["x"], {"x": "y"}, None]
+VALUES: list[Any] = ["x", "4", "", "1.5k", "0", 0, -1, 1.5, 10**13, True, ["x"], {"x": "y"}, None, {"x": None}, [None]]
 
 
 def test_the_apiserver_and_the_models_refuse_the_same_values(plane: ControlPlane) -> None:

@@ -114,6 +114,15 @@ def test_money_is_exact() -> None:
         Budget.model_validate({"usd": 0.1, **prices})
 
 
+def test_a_field_without_a_value_is_absent_and_an_unknown_one_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(GOOD + "  parallelism:\n  worker: null\n  resources: {nodeSelector: {pool: ~}}\n")
+    [(job, _)] = load_jobs([tmp_path / "job.yaml"])
+    assert (job.spec.parallelism, job.spec.resources.node_selector) == (2, {})
+    assert _problems(tmp_path, GOOD + "  paralelism:\n") == [
+        "job.yaml:11: spec.paralelism: unknown field. Did you mean parallelism?"
+    ]
+
+
 def test_defaults_make_a_whole_spec() -> None:
     spec = AlignJobSpec.model_validate({"corpora": [{"name": "web", "uri": "web.jsonl"}], "expert": {"rules": {}}})
     assert (spec.seed.documents, spec.code_of_conduct.builtin, spec.dedup.mode) == (96_000, "ar-1", "Fuzzy")

@@ -43,9 +43,7 @@ def _environment(rendered: Rendered) -> dict[str, Any]:
 def _secret_paths(rendered: Rendered) -> list[str]:
     volumes = [volume for volume in _pod(rendered)["volumes"] if volume["name"] == "secrets"]
     sources = volumes[0]["projected"]["sources"] if volumes else []
-    return [
-        item["path"] for source in sources for item in source.get("secret", {}).get("items", [source.get("serviceAccountToken")])
-    ]
+    return [item["path"] for source in sources if "secret" in source for item in source["secret"]["items"]]
 
 
 def test_a_gang_of_two_nodes_with_rdma_looks_like_the_golden_file() -> None:

@@ -30,6 +30,7 @@ def view(job: Job) -> Json:
         "ledger": rows,
         "adds_up": ledger.adds_up(rows),
         "flow": _flow(rows),
+        "reasons": reasons(rows),
         "clusters": clusters(job.facts("dedup")),
         "dedup": job.facts("dedup"),
         "seed": seed(job),
@@ -88,11 +89,23 @@ def inputs(job: Job) -> Json:
 def _flow(rows: list[ledger.Row]) -> Markup | None:
     if not rows or not rows[0].read:
         return None
-    steps = [(row.step, row.read, row.kept, [(name, wording.OUTCOMES[name], n) for name, n in row.losses]) for row in rows]
+    stages = [figures.Stage(row.step, row.read, row.kept, [(o, wording.OUTCOMES[o], n) for o, n in row.losses]) for row in rows]
+    end = "aligned corpus" if rows[-1].step == LEDGER_STEPS[-1] else f"after {rows[-1].step}"
     told = f"Flow of documents: {wording.count(rows[0].read)} read; " + "; ".join(
         f"{row.step} keeps {wording.count(row.kept)}" for row in rows
     )
-    return figures.flow(steps, told)
+    return figures.flow(stages, end, told)
+
+
+def reasons(rows: list[ledger.Row]) -> list[Json]:
+    """Why documents were removed, and what was done to kept ones: one group for each step and sort."""
+    groups = []
+    for row in rows:
+        for title, of in ((f"Why {row.step} removed documents", False), (f"What {row.step} changed in kept documents", True)):
+            found = [reason for reason in row.reasons if (reason.outcome == ledger.OPERATION) == of]
+            if found:
+                groups.append({"title": title, "read": row.read, "rows": found, "most": max(r.count for r in found), "kept": of})
+    return groups
 
 
 def clusters(dedup: Json) -> list[tuple[str, int]]:
@@ -119,7 +132,7 @@ def worker(job: Job) -> Json | None:
         return None
     base = (job.spec.get("worker") or {}).get("base") or {}
     chart = figures.line_chart([(p[0], p[1]) for p in facts["curve"]], "Loss of the worker", "loss") if facts.get("curve") else None
-    return facts | {"base": base.get("uri") or "new model from a configuration", "chart": chart}
+    return facts | {"base": base.get("uri") or "a new model that the spec configures", "chart": chart}
 
 
 def rewriting(job: Job) -> Json | None:
@@ -166,7 +179,8 @@ def _guards(broken: dict[str, int], total: int, conduct: Json) -> list[Json]:
                 "guard": guard,
                 "action": action,
                 "count": n,
-                "per_hundred": 100 * n / total if total else None,
+                "per_hundred": f"{100 * n / total:.1f}" if total else "–",
+                "part": min(1.0, n / total) if total else 0,
                 "limit": _limit(limit),
                 "words": wording.GUARDS.get(guard, ""),
             }

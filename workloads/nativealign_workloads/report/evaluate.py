@@ -79,7 +79,7 @@ def _score(job: Job, name: str, score: Json) -> Json:
             {
                 "words": wording.VIEWS.get(v, v),
                 "score": shown(metric, s["score"]),
-                "interval": _interval(metric, s),
+                "interval": "–" if v in CONSTANTS else _interval(metric, s),
                 "items": s["items"],
             }
             for v, s in views.items()
@@ -90,8 +90,6 @@ def _score(job: Job, name: str, score: Json) -> Json:
 def _interval(metric: str, score: Json) -> str:
     if score["score"] is None:
         return "–"
-    if score["low"] == score["high"]:
-        return "exact" if metric not in FRACTIONS else f"{shown(metric, score['low'])}"
     return f"{shown(metric, score['low'])} to {shown(metric, score['high'])}"
 
 
@@ -162,7 +160,7 @@ def _examples(job: Job) -> list[Json]:
 
 
 def _example(row: Json) -> Json:
-    said = row["response"] if "response" in row else None
+    said = row.get("response")
     return {
         "id": row["itemId"],
         "subject": row.get("subject"),

@@ -64,9 +64,9 @@ class Scale:
         return self.start + (self.end - self.start) * ((value - self.low) / span if span else 0.5)
 
 
-def line_chart(points: Sequence[Point], title: str, unit: str, class_: str = "s1", height: int = 240) -> Markup:
+def line_chart(points: Sequence[Point], title: str, unit: str, class_: str = "s1", height: int = 250) -> Markup:
     """A curve over training steps."""
-    width, left, right, top, bottom = 760, 64, 56, 26, 34
+    width, left, right, top, bottom = 960, 64, 56, 26, 40
     steps, values = [p[0] for p in points], [p[1] for p in points]
     low, high = min(values), max(values)
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
@@ -83,9 +83,9 @@ def line_chart(points: Sequence[Point], title: str, unit: str, class_: str = "s1
             line(left, up(v), width - right, up(v), "grid") + label(left - 8, up(v) + 4, number(v), "end")
             for v in ticks(up.low, up.high)
         ],
-        *[label(across(v), height - 14, count(v), "middle") for v in ticks(across.low, across.high, 8)],
+        *[label(across(v), height - bottom + 18, count(v), "middle") for v in ticks(across.low, across.high, 8)],
         label(left - 8, 14, unit, "end", "unit"),
-        label(width - right, height - 1, "training step", "end", "unit"),
+        label(width - right, height - 5, "training step", "end", "unit"),
         element("path", d=path, class_=f"line {class_}"),
         element("circle", cx=across(last[0]), cy=up(last[1]), r=3.5, class_=f"fill {class_}"),
         label(across(last[0]) + 8, up(last[1]) + 4, number(last[1]), class_="strong"),
@@ -108,6 +108,7 @@ def histogram(bins: Bins, title: str, mean: float | None = None) -> Markup:
         told,
         *_bars(counts, edges, across, up, "s1"),
         line(8, base, width - 8, base, "axis"),
+        label(8, 9, f"highest bar {count(max(counts))}", class_="unit"),
         *_value_ticks(across, height - 8),
         *([line(across(mean), 6, across(mean), base, "mark")] if mean is not None else []),
         class_="chart small",
@@ -176,7 +177,7 @@ def forest(
     intervals: Sequence[Interval], title: str, bounds: Point, marks: Sequence[tuple[float, str]] = (), scale: float = 100
 ) -> Markup:
     """Values with their intervals; `marks` are vertical lines with a name. Numbers are shown times `scale`."""
-    width, left, right, row, top = 760, 176, 148, 30, 30
+    width, left, right, row, top = 960, 150, 160, 30, 30
     bottom = top + row * len(intervals)
     across = Scale(*bounds, left, width - right)
     told = f"{title}: " + "; ".join(
@@ -217,31 +218,55 @@ def _interval(item: Interval, across: Scale, y: float, width: int, scale: float)
     )
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One step of the flow."""
+
+    name: str
+    read: int
+    kept: int
+    losses: Sequence[tuple[str, str, int]]
+    """(outcome, its name, documents)"""
+
+
 FLOW_CLASSES = {"heldOut": "s2", "filtered": "s4", "duplicate": "s5", "quarantined": "s6"}
 
 
-def flow(steps: Sequence[tuple[str, int, int, Sequence[tuple[str, str, int]]]], title: str) -> Markup:
-    """The way of the documents. A step is (name, read, kept, losses); a loss is (outcome, its name, count)."""
-    column, thick, top, left = 236, 110.0, 34, 8
-    scale = thick / max(1, steps[0][1])
-    width = left + column * len(steps) + 130
-    parts: list[Markup] = []
+def flow(steps: Sequence[Stage], end: str, title: str) -> Markup:
+    """The way of the documents from stage to stage, and what left it. `end`: name of what is kept at last."""
+    column, thick, top, left = 264, 110.0, 34, 0
+    scale = thick / max(1, steps[0].read)
     deepest = top + thick
-    for number_, (name, read, kept, losses) in enumerate(steps):
-        x, offset, below = left + column * number_, kept * scale, top + thick + 26
-        parts.append(_band(x + 10, top, x + column, top, kept * scale, "s1"))
-        for outcome, told, lost in losses:
-            parts.append(_band(x + 10, top + offset, x + 96, below, lost * scale, FLOW_CLASSES[outcome]))
-            parts.append(label(x + 102, below + max(2.0, lost * scale) / 2 + 4, f"{told} {count(lost)}"))
-            offset += lost * scale
-            below += max(22.0, lost * scale + 8)
+    parts: list[Markup] = []
+    for place, stage in enumerate(steps):
+        x = float(left + column * place)
+        drawn, below = _losses(stage, x, top, top + thick + 26, scale)
+        parts += [_band(x + 10, top, x + column, top, stage.kept * scale, "s1"), *drawn]
+        parts += _node(x, top, stage.read * scale, stage.name, f"in {count(stage.read)}")
         deepest = max(deepest, below)
-        parts.append(element("rect", x=float(x), y=float(top), width=10.0, height=max(2.0, read * scale), class_="node"))
-        parts.append(label(x, top - 20, name, class_="strong") + label(x, top - 6, f"in {count(read)}"))
-    x, kept = left + column * len(steps), steps[-1][2]
-    parts.append(element("rect", x=float(x), y=float(top), width=10.0, height=max(2.0, kept * scale), class_="node"))
-    parts.append(label(x, top - 20, "aligned corpus", class_="strong") + label(x, top - 6, f"out {count(kept)}"))
-    return svg(width, deepest + 6, title, *parts, class_="chart flow")
+    kept = steps[-1].kept
+    parts += _node(float(left + column * len(steps)), top, kept * scale, end, f"out {count(kept)}")
+    return svg(left + column * len(steps) + 140, deepest + 6, title, *parts, class_="chart flow")
+
+
+def _losses(stage: Stage, x: float, top: float, below: float, scale: float) -> tuple[list[Markup], float]:
+    """What leaves the flow at a stage, one below the other; and where they end."""
+    parts, offset = [], stage.kept * scale
+    for outcome, told, lost in stage.losses:
+        thickness = lost * scale
+        parts.append(_band(x + 10, top + offset, x + 100, below, thickness, FLOW_CLASSES[outcome]))
+        parts.append(label(x + 106, below + max(2.0, thickness) / 2 + 4, f"{told} {count(lost)}"))
+        offset += thickness
+        below += max(22.0, thickness + 8)
+    return parts, below
+
+
+def _node(x: float, y: float, height: float, name: str, remark: str) -> list[Markup]:
+    return [
+        element("rect", x=x, y=float(y), width=10.0, height=max(2.0, height), class_="node"),
+        label(x, y - 20, name, class_="strong"),
+        label(x, y - 6, remark),
+    ]
 
 
 def _band(x1: float, y1: float, x2: float, y2: float, thickness: float, class_: str) -> Markup:

@@ -11,6 +11,10 @@ from nativealign_workloads.report.wording import OUTCOMES
 Json = dict[str, Any]
 
 
+OPERATION = "operation"
+"""Prefix of reasons that count changes to kept documents."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """How many documents a step removed, or changed, for one reason."""
@@ -73,4 +77,4 @@ def _reasons(tally: Tally) -> tuple[Reason, ...]:
 
 
 def _rank(outcome: str) -> int:
-    return [*OUTCOMES, "operation"].index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
+    return [*OUTCOMES].index(outcome) if outcome in OUTCOMES else len(OUTCOMES)

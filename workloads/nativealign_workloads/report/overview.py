@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from nativealign_api.plan import step_prefix
 from nativealign_api.status import StepStatus
 from nativealign_workloads.report import wording
 from nativealign_workloads.report.gather import Job
@@ -32,7 +33,16 @@ def head(job: Job) -> Json:
         "start": status.start_time,
         "end": status.completion_time,
         "duration": _elapsed(status.start_time, status.completion_time),
+        "gates": _gates_note(job),
     }
+
+
+def _gates_note(job: Job) -> str:
+    """Why there is no verdict, where there is none."""
+    if job.kind == "PretrainJob":
+        return "A PretrainJob has no gates."
+    given = job.spec.get("gate") or job.spec.get("gates")
+    return "Gates are set, but no step has reached a verdict." if given else "No gates are set."
 
 
 def _elapsed(start: str | None, end: str | None) -> str | None:
@@ -44,7 +54,7 @@ def _elapsed(start: str | None, end: str | None) -> str | None:
 def failure(job: Job, gates: list[Json]) -> Json | None:
     """Why the job did not complete: step, code, message; None where it did."""
     conditions = {condition.type: condition for condition in job.status.conditions if condition.status == "True"}
-    cause = conditions.get("Failed") or conditions.get("Stalled")
+    cause = conditions.get("Failed") or conditions.get("Stalled") or conditions.get("Suspended")
     if cause is None:
         return None
     step = next((step for step in job.status.steps if step.state == "Failed"), None)
@@ -91,6 +101,7 @@ def cost(job: Job) -> Json:
     return {
         "steps": steps,
         "seconds": spent.step_seconds,
+        "longest": max((step["seconds"] or 0 for step in steps), default=0),
         "accelerator": spent.accelerator_seconds,
         "engines": any(step["usage"] for step in steps),
         "money": _money(job),
@@ -98,13 +109,16 @@ def cost(job: Job) -> Json:
 
 
 def _money(job: Job) -> str:
+    """What endpoints cost, or why nobody knows."""
     if job.status.cost.usd:
-        return f"{job.status.cost.usd:,.2f} US dollars"
-    endpoint = (job.spec.get("expert") or {}).get("openai")
-    if not endpoint:
-        return "nothing: no endpoint was paid for" if job.kind == "AlignJob" else "not applicable"
-    priced = (endpoint.get("budget") or {}).get("promptUsdPerMillionTokens") is not None
-    return "not measured: the run recorded no cost" if priced else "not measured: spec.expert.openai.budget gives no prices"
+        return f"{job.status.cost.usd:,.2f} US dollars for endpoints."
+    places = {
+        "spec.expert.openai": (job.spec.get("expert") or {}).get("openai"),
+        "spec.assess.judge": (job.spec.get("assess") or {}).get("judge"),
+        "spec.judge": job.spec.get("judge"),
+    }
+    named = [place for place, endpoint in places.items() if endpoint]
+    return f"Cost of {' and '.join(named)}: not measured, the run recorded none." if named else "The job names no endpoint."
 
 
 def lineage(job: Job) -> Json:
@@ -127,9 +141,14 @@ def _provenance(job: Job, step: StepStatus) -> Json:
         "name": step.name,
         "version": manifest.get("version", job.status.pinned.step_versions.get(step.name)),
         "digest": step.digest,
-        "inputs": sorted(manifest.get("inputs", {}).items()),
+        "inputs": sorted(manifest.get("inputs", {}).items()) + _sources(manifest),
         "parameters": dump(manifest.get("parameters")),
     }
+
+
+def _sources(manifest: Json) -> list[tuple[str, str]]:
+    """The sources of a mix, each tokenized under a digest of its own."""
+    return [(source["name"], step_prefix("tokenize", source["digest"])) for source in manifest.get("facts", {}).get("sources", [])]
 
 
 def dump(value: Any) -> str:

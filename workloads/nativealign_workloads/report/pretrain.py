@@ -48,7 +48,7 @@ def mix(job: Job) -> list[Json]:
     weights = {_name(entry): entry for entry in job.spec.get("mix", [])}
     total = sum(entry["weight"] for entry in weights.values())
     return [
-        source | {"weight": weights.get(source["name"], {}).get("weight"), "share": _share(weights.get(source["name"]), total)}
+        source | {"weight": weights.get(source["name"], {}).get("weight"), "part": _part(weights.get(source["name"]), total)}
         for source in _sources(job)
     ]
 
@@ -62,8 +62,9 @@ def _name(entry: Json) -> str:
     return str(entry["corpus"]["name"]) if entry.get("corpus") else f"{entry['alignJob']}/{entry.get('view', 'Aligned')}"
 
 
-def _share(entry: Json | None, total: float) -> str:
-    return wording.percent(entry["weight"], total) if entry else "–"
+def _part(entry: Json | None, total: float) -> float | None:
+    """Its weight over all weights."""
+    return entry["weight"] / total if entry and total else None
 
 
 def training(job: Job) -> Json | None:

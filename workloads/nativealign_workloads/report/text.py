@@ -14,6 +14,9 @@ Direction = Literal["rtl", "ltr", "auto"]
 Run = tuple[bool, str]
 """Whether the other side lacks it, and the text."""
 
+CUT = " …"
+"""End of a sample that assess cut."""
+
 _REORDERING = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _CONTROLS = [c for c in (*range(0x20), 0x7F) if chr(c) not in "\t\n"]
 _VISIBLE = {c: f"⟨U+{c:04X}⟩" for c in _REORDERING} | {c: chr(0x2421 if c == 0x7F else 0x2400 + c) for c in _CONTROLS}
@@ -33,11 +36,13 @@ def visible(value: object) -> object:
     return value if not isinstance(value, str) or hasattr(value, "__html__") else value.translate(_VISIBLE)
 
 
-def direction(text: str, otherwise: Direction = "auto") -> Direction:
-    """That of most strong characters; a Latin name at the head of an Arabic line does not turn the line."""
+def direction(text: str, around: Direction = "auto") -> Direction:
+    """That of most strong characters. Inside a right-to-left text one letter is enough, so that no address turns a line."""
     kinds = [unicodedata.bidirectional(char) for char in text]
     right, left = sum(kind in ("R", "AL") for kind in kinds), kinds.count("L")
-    return otherwise if not right + left else "rtl" if right >= left else "ltr"
+    if not right + left:
+        return around
+    return "rtl" if right >= left or (right and around == "rtl") else "ltr"
 
 
 def compare(before: str, after: str) -> tuple[list[Paragraph], list[Paragraph]]:
@@ -45,9 +50,21 @@ def compare(before: str, after: str) -> tuple[list[Paragraph], list[Paragraph]]:
     old, new = _TOKEN.findall(before), _TOKEN.findall(after)
     matcher = SequenceMatcher(None, [_key(token) for token in old], [_key(token) for token in new], autojunk=False)
     old_marks, new_marks = [True] * len(old), [True] * len(new)
-    for first, second, size in matcher.get_matching_blocks():
+    blocks = matcher.get_matching_blocks()
+    for first, second, size in blocks:
         old_marks[first : first + size] = new_marks[second : second + size] = [False] * size
+    if before.endswith(CUT) or after.endswith(CUT):
+        for marks in (old_marks, new_marks):
+            _unmark_tail(marks)
     return _paragraphs(old, old_marks, direction(before)), _paragraphs(new, new_marks, direction(after))
+
+
+def _unmark_tail(marks: list[bool]) -> None:
+    """Nothing can be said about the words behind the last common one of texts that were cut."""
+    for place in range(len(marks) - 1, -1, -1):
+        if not marks[place]:
+            return
+        marks[place] = False
 
 
 def plain(text: str) -> list[Paragraph]:
@@ -60,7 +77,7 @@ def _key(token: str) -> str:
     return token.rstrip(" \t") or token
 
 
-def _paragraphs(tokens: list[str], marks: list[bool], otherwise: Direction) -> list[Paragraph]:
+def _paragraphs(tokens: list[str], marks: list[bool], around: Direction) -> list[Paragraph]:
     lines: list[list[Run]] = [[]]
     for token, mark in zip(tokens, marks, strict=True):
         if token == "\n":
@@ -70,4 +87,4 @@ def _paragraphs(tokens: list[str], marks: list[bool], otherwise: Direction) -> l
         else:
             lines[-1].append((mark, token))
     texts = ["".join(text for _, text in line) for line in lines]
-    return [Paragraph(direction(text, otherwise), tuple(line)) for text, line in zip(texts, lines, strict=True) if text.strip()]
+    return [Paragraph(direction(text, around), tuple(line)) for text, line in zip(texts, lines, strict=True) if text.strip()]

@@ -33,7 +33,10 @@ OUTCOMES = {
 }
 MEASURES = {
     "changed": ("Documents changed", "Share of the sampled documents of which at least one character changed."),
-    "numbersKept": ("Numbers kept", "For each document the share of the original's numbers that the rewriting still has."),
+    "numbersKept": (
+        "Numbers kept",
+        "Share of a document's numbers that its rewriting still has; masked telephone numbers count as lost.",
+    ),
     "lengthRatio": ("Length ratio", "Letters after rewriting over letters before."),
     "perplexity": ("Perplexity", "Of the model named in spec.assess.perplexityModel; lower means more predictable text."),
     "toxicity": ("Toxicity", "Probability of the toxic labels of the classifier in spec.assess.toxicityModel."),
@@ -73,13 +76,14 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, with separators from a thousand on."""
+    """Three significant digits below 1, else four, with separators from a thousand on."""
     if value is None:
         return "–"
     if value == int(value):
         return f"{value:,.0f}"
-    digits = max(0, 3 - math.floor(math.log10(abs(value))))
-    return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:,.{min(digits, 3)}f}"
+    if abs(value) < 1:
+        return f"{value:.3g}"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
 def percent(part: float, whole: float) -> str:

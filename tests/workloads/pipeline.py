@@ -1,0 +1,285 @@
+"""What the tests of the whole pipeline share: a small corpus, phases run as the local runner runs them, and what a store really holds."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+import yaml
+
+from nativealign_api import vocabulary
+from nativealign_api.kinds import KINDS, JobObject
+from nativealign_api.plan import Step, plan
+from nativealign_api.resolved import ResolvedJob, resolve
+from nativealign_api.status import Pinned
+from nativealign_workloads.ledger import document_id
+from nativealign_workloads.records import read_rows
+
+HERE = Path(__file__).parent
+QUICKSTART = HERE.parents[1] / "examples" / "quickstart"
+Json = dict[str, Any]
+Ids = dict[str, list[str]]
+
+TIMINGS = ("seconds", "attempt", "writer")
+"""What may differ between two attempts at the same manifest."""
+
+
+# Corpus and manifests
+
+
+def make_corpus(folder: Path, documents: int) -> list[str]:
+    """Writes two files of `documents` records of the quickstart's corpus; returns the ids that they must get."""
+    command = [sys.executable, str(QUICKSTART / "make_corpus.py"), str(folder), "--documents", "500"]
+    subprocess.run(command, check=True, capture_output=True)
+    import gzip
+
+    lines = gzip.decompress((folder / "web.jsonl.gz").read_bytes()).splitlines(keepends=True)[:documents]
+    cut = documents * 2 // 3
+    (folder / "web.jsonl.gz").write_bytes(gzip.compress(b"".join(lines[:cut]), mtime=0))
+    (folder / "more.jsonl").write_bytes(b"".join(lines[cut:]))
+    files = {"more.jsonl": documents - cut, "web.jsonl.gz": cut}
+    return [document_id("web", name, ordinal) for name, count in files.items() for ordinal in range(count)]
+
+
+def manifest_of(kind: str, name: str, spec: Json) -> Json:
+    return {"apiVersion": vocabulary.API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def write_manifests(path: Path, *manifests: Json) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump_all(manifests, allow_unicode=True))
+    return path
+
+
+# The command line, as a user types it
+
+
+def nativealign(*arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    return subprocess.run(**command(*arguments, cwd=cwd, environment=environment), capture_output=True, text=True, check=False)
+
+
+def command(*arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> Json:
+    """Arguments of subprocess for a command; it sees no cores but one, so that a test machine's size changes nothing."""
+    line = [sys.executable, "-m", "nativealign_cli.main", *map(str, arguments)]
+    return {"args": line, "cwd": cwd, "env": os.environ | (environment or {})}
+
+
+def status(home: Path, reference: str) -> Json:
+    """What `nativealign status -o json` says of a job."""
+    shown = nativealign("status", reference, "--home", home, "-o", "json", cwd=home.parent)
+    assert shown.returncode == 0, shown.stderr
+    return json.loads(shown.stdout[: shown.stdout.rindex("}") + 1])["status"]
+
+
+# Phases one by one, in processes that can be killed at any change of a file
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with a store, and with the scratch folders of those who write into it."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    def copy(self, root: Path) -> "World":
+        """A world with the same store. Files of a store are replaced, never changed, so links will do."""
+        root.mkdir(parents=True)
+        if self.store.is_dir():
+            shutil.copytree(self.store, root / "store", copy_function=os.link)
+        return World(root)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One index of one phase."""
+
+    job: ResolvedJob
+    index: int
+
+    @property
+    def phase(self) -> str:
+        return f"{self.job.step} {self.job.phase}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, or (code None) that it has stopped itself and can go on."""
+
+    pid: int
+    code: int | None
+    changes: list[str]
+    """`event path` of every change of a file, in order."""
+    message: Json
+    output: str
+
+
+class Starter:
+    """Starts processes of phases; see phase_starter.py."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+        line = [sys.executable, str(HERE / "phase_starter.py")]
+        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def run(self, world: World, unit: Unit, *, at: int = 0, signal: str = "SIGKILL", writer: str = "first") -> Ended:
+        """Runs one index; `signal` comes before its change number `at` (0: never)."""
+        folder = world.root / "work" / f"{writer}-{len(list((world.root).glob('work/*')))}"
+        folder.mkdir(parents=True)
+        job = unit.job.model_copy(update={"store_folder": str(world.store)})
+        (folder / "job.json").write_bytes(job.dump())
+        environment = {
+            vocabulary.ENV_JOB: str(folder / "job.json"),
+            vocabulary.ENV_INDEX: str(unit.index),
+            vocabulary.ENV_WRITER: writer,
+            vocabulary.ENV_TERMINATION_LOG: str(folder / "message.json"),
+            vocabulary.ENV_SCRATCH: str(folder / "scratch"),
+            vocabulary.ENV_SECRETS: str(folder / "secrets"),
+        }
+        fault = {"FAULT_ROOT": str(world.root), "FAULT_AT": str(at), "FAULT_SIGNAL": signal, "FAULT_LOG": f"{folder}.changes"}
+        order = {"arguments": [job.step, job.phase], "environment": environment, "output": f"{folder}.log", "fault": fault}
+        return self._ended(folder, self._order(order))
+
+    def go_on(self, world: World, stopped: Ended) -> int | None:
+        """Wakes a process that stopped itself; returns its exit code."""
+        code: int | None = self._order({"continue": stopped.pid})["code"]
+        return code
+
+    def _order(self, order: Json) -> Json:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer: Json = json.loads(self._process.stdout.readline())
+        return answer
+
+    def _ended(self, folder: Path, answer: Json) -> Ended:
+        message = folder / "message.json"
+        return Ended(
+            answer["pid"],
+            answer["code"],
+            Path(f"{folder}.changes").read_text().splitlines(),
+            json.loads(message.read_text()) if message.is_file() else {},
+            Path(f"{folder}.log").read_text(errors="replace"),
+        )
+
+
+@contextmanager
+def starters(base: Path, count: int) -> Iterator[list[Starter]]:
+    """Starters of jobs whose relative URIs begin at `base`."""
+    started = [Starter(base) for _ in range(count)]
+    try:
+        yield started
+    finally:
+        for starter in started:
+            starter.close()
+
+
+def run_phases(starter: Starter, world: World, manifest: Json, upstream: Json, visit: Callable[[Unit, World], None]) -> Json:
+    """Runs a job phase by phase as the local runner does, with a call before each index; returns `upstream` and this job's digests."""
+    job = KINDS[manifest["kind"]].model.model_validate(manifest)
+    job.metadata.uid = "0" * 8
+    job.status.pinned = Pinned(upstream=upstream)
+    (inspect,) = _units(starter, job, plan(job.kind, job.spec, job.status.pinned).steps[0])
+    found = _visit_and_run(starter, world, inspect, visit)
+    job.status.pinned = Pinned.model_validate(found["pinned"])
+    steps = plan(job.kind, job.spec, job.status.pinned).steps[1:]
+    for step in steps:
+        if not (world.store / step.prefix / "manifest.json").is_file():
+            for unit in _units(starter, job, step):
+                _visit_and_run(starter, world, unit, visit)
+    return upstream | {job.reference: {"uid": job.metadata.uid} | {step.name: step.digest for step in steps}}
+
+
+def _units(starter: Starter, job: JobObject, step: Step) -> Iterator[Unit]:
+    for phase in step.phases:
+        for index in range(phase.indexes):
+            yield Unit(resolve(job, step, phase, store_folder="-", base_directory=str(starter.base)), index)
+
+
+def _visit_and_run(starter: Starter, world: World, unit: Unit, visit: Callable[[Unit, World], None]) -> Json:
+    visit(unit, world)
+    ended = starter.run(world, unit)
+    assert ended.code == 0, f"{unit.phase} {unit.index}: {ended.output}"
+    return ended.message
+
+
+# What a store holds
+
+
+def logical(store: Path) -> dict[str, Any]:
+    """Everything that exists: inputs, records and manifests, without timings, attempt and writer, and with the content of parts.
+
+    What no record names does not exist. Of a training's metrics the speed is left out.
+    """
+    held: dict[str, Any] = {}
+    for path in sorted(store.rglob("*")):
+        key = path.relative_to(store).as_posix()
+        if not path.is_file() or path.name.startswith(".nativealign-tmp-"):
+            continue
+        if key.startswith("inputs/"):
+            held[key] = path.read_bytes()
+        elif path.parent.name == "shards" or path.name == "manifest.json" and "/checkpoints/" not in key:
+            held[key] = _without_timings(store, json.loads(path.read_text()))
+    return held
+
+
+def _without_timings(store: Path, record: Json) -> Json:
+    plain = {name: value for name, value in record.items() if name not in TIMINGS}
+    for shard in [plain, *plain.get("shards", [])]:
+        shard["parts"] = {name: _content(store, name, part) for name, part in shard.get("parts", {}).items()}
+    return plain
+
+
+def _content(store: Path, name: str, part: Json) -> Any:
+    data = (store / part["key"]).read_bytes()
+    assert xxhash.xxh3_128_hexdigest(data) == part["xxh3"], part["key"]
+    if name == "metrics.jsonl":
+        return [{k: v for k, v in json.loads(line).items() if k != "tokens_per_second"} for line in data.splitlines()]
+    return [part["xxh3"], part["rows"]]
+
+
+def differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Keys that are not equal on both sides."""
+    return sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+
+
+def rows(store: Path, prefix: str, part: str) -> list[Json]:
+    """The rows of a committed step's part, of all shards."""
+    found = []
+    for shard in json.loads((store / prefix / "manifest.json").read_text())["shards"]:
+        if f"{part}.jsonl.zst" in shard["parts"]:
+            with (store / shard["parts"][f"{part}.jsonl.zst"]["key"]).open("rb") as stream:
+                found += list(read_rows(stream, part))
+    return found
+
+
+def account(store: Path, prefix: str) -> Ids:
+    """The ids of a step by outcome, as lists, so that a repeated one shows."""
+    ids: Ids = {"out": [row["id"] for row in rows(store, prefix, "documents")]}
+    ids["heldOut"] = [row["id"] for row in rows(store, prefix, "held-out")]
+    for row in rows(store, prefix, "removed"):
+        ids.setdefault(row["outcome"], []).append(row["id"])
+    return ids
+
+
+def assert_conserved(read: list[str], ids: Ids) -> None:
+    """Nothing is lost, nothing is there twice, nothing came from nowhere."""
+    assert sorted(identifier for found in ids.values() for identifier in found) == sorted(read)
+    assert len(set(read)) == len(read)
