@@ -1,10 +1,12 @@
 """What the tests of the whole pipeline share: a small corpus, phases run as the local runner runs them, and what a store really holds."""
 
+import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,8 +40,6 @@ def make_corpus(folder: Path, documents: int) -> list[str]:
     """Writes two files of `documents` records of the quickstart's corpus; returns the ids that they must get."""
     command = [sys.executable, str(QUICKSTART / "make_corpus.py"), str(folder), "--documents", "500"]
     subprocess.run(command, check=True, capture_output=True)
-    import gzip
-
     lines = gzip.decompress((folder / "web.jsonl.gz").read_bytes()).splitlines(keepends=True)[:documents]
     cut = documents * 2 // 3
     (folder / "web.jsonl.gz").write_bytes(gzip.compress(b"".join(lines[:cut]), mtime=0))
@@ -92,12 +92,16 @@ class World:
     def store(self) -> Path:
         return self.root / "store"
 
+    def made(self) -> "World":
+        self.root.mkdir(parents=True)
+        return self
+
     def copy(self, root: Path) -> "World":
         """A world with the same store. Files of a store are replaced, never changed, so links will do."""
-        root.mkdir(parents=True)
+        copy = World(root).made()
         if self.store.is_dir():
             shutil.copytree(self.store, root / "store", copy_function=os.link)
-        return World(root)
+        return copy
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,17 @@ class Ended:
     changes: list[str]
     """`event path` of every change of a file, in order."""
     message: Json
-    output: str
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
 
 
 class Starter:
     """Starts processes of phases; see phase_starter.py."""
 
-    def __init__(self, base: Path) -> None:
-        self.base = base
+    def __init__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
         line = [sys.executable, str(HERE / "phase_starter.py")]
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -140,8 +147,7 @@ class Starter:
 
     def run(self, world: World, unit: Unit, *, at: int = 0, signal: str = "SIGKILL", writer: str = "first") -> Ended:
         """Runs one index; `signal` comes before its change number `at` (0: never)."""
-        folder = world.root / "work" / f"{writer}-{len(list((world.root).glob('work/*')))}"
-        folder.mkdir(parents=True)
+        folder = Path(tempfile.mkdtemp(dir=world.root, prefix="process-"))
         job = unit.job.model_copy(update={"store_folder": str(world.store)})
         (folder / "job.json").write_bytes(job.dump())
         environment = {
@@ -156,7 +162,7 @@ class Starter:
         order = {"arguments": [job.step, job.phase], "environment": environment, "output": f"{folder}.log", "fault": fault}
         return self._ended(folder, self._order(order))
 
-    def go_on(self, world: World, stopped: Ended) -> int | None:
+    def go_on(self, stopped: Ended) -> int | None:
         """Wakes a process that stopped itself; returns its exit code."""
         code: int | None = self._order({"continue": stopped.pid})["code"]
         return code
@@ -176,14 +182,14 @@ class Starter:
             answer["code"],
             Path(f"{folder}.changes").read_text().splitlines(),
             json.loads(message.read_text()) if message.is_file() else {},
-            Path(f"{folder}.log").read_text(errors="replace"),
+            Path(f"{folder}.log"),
         )
 
 
 @contextmanager
-def starters(base: Path, count: int) -> Iterator[list[Starter]]:
-    """Starters of jobs whose relative URIs begin at `base`."""
-    started = [Starter(base) for _ in range(count)]
+def starters(count: int) -> Iterator[list[Starter]]:
+    """Several, to work at once."""
+    started = [Starter() for _ in range(count)]
     try:
         yield started
     finally:
@@ -191,33 +197,25 @@ def starters(base: Path, count: int) -> Iterator[list[Starter]]:
             starter.close()
 
 
-def run_phases(starter: Starter, world: World, manifest: Json, upstream: Json, visit: Callable[[Unit, World], None]) -> Json:
-    """Runs a job phase by phase as the local runner does, with a call before each index; returns `upstream` and this job's digests."""
+def run_phases(base: Path, manifest: Json, upstream: Json, world: World, run: Callable[[Unit], Ended]) -> Json:
+    """Plans a job as the local runner does and calls `run` for each index; returns `upstream` and this job's digests."""
     job = KINDS[manifest["kind"]].model.model_validate(manifest)
     job.metadata.uid = "0" * 8
     job.status.pinned = Pinned(upstream=upstream)
-    (inspect,) = _units(starter, job, plan(job.kind, job.spec, job.status.pinned).steps[0])
-    found = _visit_and_run(starter, world, inspect, visit)
-    job.status.pinned = Pinned.model_validate(found["pinned"])
+    (inspect,) = _units(base, job, plan(job.kind, job.spec, job.status.pinned).steps[0])
+    job.status.pinned = Pinned.model_validate(run(inspect).message["pinned"])
     steps = plan(job.kind, job.spec, job.status.pinned).steps[1:]
     for step in steps:
         if not (world.store / step.prefix / "manifest.json").is_file():
-            for unit in _units(starter, job, step):
-                _visit_and_run(starter, world, unit, visit)
+            for unit in _units(base, job, step):
+                run(unit)
     return upstream | {job.reference: {"uid": job.metadata.uid} | {step.name: step.digest for step in steps}}
 
 
-def _units(starter: Starter, job: JobObject, step: Step) -> Iterator[Unit]:
+def _units(base: Path, job: JobObject, step: Step) -> Iterator[Unit]:
     for phase in step.phases:
         for index in range(phase.indexes):
-            yield Unit(resolve(job, step, phase, store_folder="-", base_directory=str(starter.base)), index)
-
-
-def _visit_and_run(starter: Starter, world: World, unit: Unit, visit: Callable[[Unit, World], None]) -> Json:
-    visit(unit, world)
-    ended = starter.run(world, unit)
-    assert ended.code == 0, f"{unit.phase} {unit.index}: {ended.output}"
-    return ended.message
+            yield Unit(resolve(job, step, phase, store_folder="-", base_directory=str(base)), index)
 
 
 # What a store holds
