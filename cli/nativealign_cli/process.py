@@ -104,6 +104,7 @@ class PhaseProcesses:
             vocabulary.ENV_TERMINATION_LOG: str(folder / "message.json"),
             vocabulary.ENV_PROGRESS: str(folder / "progress.json"),
             vocabulary.ENV_SCRATCH: str(folder),
+            vocabulary.ENV_MODEL_CACHE: str(self.scratch / "models"),
             "OMP_NUM_THREADS": str(threads(self.phase, os.cpu_count() or 1)),
             "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve each other where cores are shared
         }

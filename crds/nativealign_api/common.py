@@ -49,7 +49,7 @@ class Store(Model):
     region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
     """Region that requests are signed for."""
     credentials_secret: SecretReference | None = None
-    """Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without it workload identity or the environment."""
+    """Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop the environment."""
     ca_bundle: ConfigMapKeyReference | None = None
     """PEM certificates to trust for the endpoint."""
 

@@ -233,7 +233,7 @@ def test_every_document_is_somewhere_once(reference: Reference):
     assert set(clean) >= {"out", "filtered", "quarantined"}
     dedup = account(store, f"steps/dedup/{digests['dedup']}")
     assert_conserved(clean["out"], dedup)
-    assert len(dedup["heldOut"]) == 4
+    assert dedup["heldOut"]
     assert dedup["duplicate"]
     for job in ("AlignJob/rules", "AlignJob/worker"):
         assert_conserved(dedup["out"], account(store, f"steps/rewrite/{reference.digests[job]['rewrite']}"))

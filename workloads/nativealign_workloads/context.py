@@ -32,6 +32,8 @@ class Context:
     """Names this pod's parts, so that nobody overwrites anybody."""
     scratch: Path
     """Empty folder of this process."""
+    model_cache: Path
+    """Folder where models are kept; shared between pods where the job has a claim for it."""
     secrets: Path | None
     progress: Progress
     stop: threading.Event = field(default_factory=threading.Event)
@@ -72,12 +74,14 @@ def from_environment(environment: Mapping[str, str], *, clean: bool = True) -> C
     index = int(environment.get(vocabulary.ENV_INDEX, "0"))
     secrets = Path(environment.get(vocabulary.ENV_SECRETS, vocabulary.DEFAULT_SECRETS))
     progress = environment.get(vocabulary.ENV_PROGRESS)
+    scratch = _scratch(environment, job, index, clean)
     return Context(
         job=job,
         store=_open_store(job, secrets / "store"),
         index=index,
         writer=environment.get(vocabulary.ENV_WRITER) or uuid.uuid4().hex[:12],
-        scratch=_scratch(environment, job, index, clean),
+        scratch=scratch,
+        model_cache=_model_cache(environment, scratch),
         secrets=secrets,
         progress=Progress(Path(progress) if progress else None, step=job.step, phase=job.phase, index=index),
     )
@@ -87,6 +91,12 @@ def stop_on_sigterm(context: Context) -> None:
     """SIGTERM and SIGINT set `context.stop`; the phase flushes and ends with StoppedError."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: context.stop.set())
+
+
+def _model_cache(environment: Mapping[str, str], scratch: Path) -> Path:
+    folder = Path(environment.get(vocabulary.ENV_MODEL_CACHE) or scratch / "models")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _scratch(environment: Mapping[str, str], job: ResolvedJob, index: int, clean: bool) -> Path:

@@ -4,6 +4,7 @@ Called by inspect, which lists and pins, and by the steps that read what was pin
 """
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import translate
@@ -100,13 +101,23 @@ def required_files(source: Source) -> list[SourceFile]:
 def model_folder(context: Context, name: str) -> Path:
     """A local folder with the model that an input stands for: a pinned URI, or the part `model/` of a step.
 
-    Raises NoInputError InputChanged if the files behind a pinned URI are not the pinned ones any more.
+    It is brought once into the model cache, under its digest. Raises NoInputError InputChanged if the files behind a pinned URI are
+    not the pinned ones any more.
     """
     prefix = context.job.inputs[name]
-    target = context.scratch / f"model-{name.replace('/', '-')}"
+    target = context.model_cache / prefix.rpartition("/")[2]
+    if target.is_dir():
+        return target
+    partial = target.with_name(f"{target.name}.{context.writer}.partial")
     if prefix.startswith("steps/"):
-        return fetch_folder(context.store, manifest(context.store, prefix)["shards"][0], "model", target)
-    return fetch_pinned(context, read_json(context.store, f"{prefix}/listing.json"), target)
+        fetch_folder(context.store, manifest(context.store, prefix)["shards"][0], "model", partial)
+    else:
+        fetch_pinned(context, read_json(context.store, f"{prefix}/listing.json"), partial)
+    try:
+        partial.rename(target)
+    except OSError:  # another pod was faster
+        shutil.rmtree(partial)
+    return target
 
 
 def fetch_pinned(context: Context, listing: dict[str, object], target: Path) -> Path:

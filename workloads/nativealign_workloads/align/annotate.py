@@ -119,7 +119,9 @@ def annotate(context: Context) -> Json:
     documents = (row for row in rows if row["id"] in wanted)
     context.progress.begin(len(wanted), "documents")
     annotator = _Annotator(context, conduct, conduct_hash, drawn)
-    path = work_in_segments(context, documents, SEGMENT_DOCUMENTS, annotator.pairs, annotator.open)
+    path = work_in_segments(shard, documents, SEGMENT_DOCUMENTS, annotator.pairs, annotator.open)
+    if path is None:
+        return {"skipped": True}
     facts = summarize(part_rows(path))
     shard.file("pairs.jsonl.zst", path, facts["pairs"])
     shard.commit(**facts)

@@ -5,8 +5,9 @@
     link    one pod: clusters, the document that stands for each, the held-out draw
     filter  each shard: kept, held out, or a duplicate of which document
 
-A document is an ordinal here: shard * 2**32 + row. Within a bucket every document is compared with the smallest ordinal only: two
-that resemble each other but not that one are linked only where they meet in another bucket.
+A document is an ordinal here: shard * 2**32 + row. Within a bucket every document is compared with the one of the smallest id only:
+two that resemble each other but not that one are linked only where they meet in another bucket. Ids, unlike ordinals, do not depend
+on how the corpus is cut, so neither does what is kept.
 """
 
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ from nativealign_workloads.text.fold import words
 BATCH = 512
 """Documents whose signatures are computed at once."""
 
-KEY = np.dtype([("kind", "<u2"), ("key", "<u8", 2), ("ordinal", "<u8")])
-"""One key of a document. kind 0: its exact key; kind b + 1: its band b."""
+KEY = np.dtype([("kind", "<u2"), ("key", "<u8", 2), ("rank", "<u8"), ("ordinal", "<u8")])
+"""One key of a document. kind 0: its exact key; kind b + 1: its band b. rank: the first 64 bits of its id."""
 
 
 def sign(context: Context) -> Json:
@@ -51,7 +52,8 @@ def sign(context: Context) -> Json:
             documents.write(_describe(rows, tokens, ordinals, order).tobytes())
             matrix = signatures(tokens, settings.fuzzy)
             sketches.write(matrix.tobytes())
-            keys.append(_keys(tokens, matrix, ordinals, settings))
+            ranks = np.array([int(row["id"][:16], 16) for row in rows], np.uint64)
+            keys.append(_keys(tokens, matrix, ranks, ordinals, settings))
             count += len(rows)
             context.progress.advance(len(rows))
     offsets = _write_partitions(files["keys"], np.concatenate(keys), len(upstream["shards"]))
@@ -81,10 +83,12 @@ def _describe(rows: list[Json], tokens: list[list[str]], ordinals: NDArray[np.ui
     return described
 
 
-def _keys(tokens: list[list[str]], matrix: NDArray[np.uint32], ordinals: NDArray[np.uint64], settings: Dedup) -> NDArray[Any]:
+def _keys(
+    tokens: list[list[str]], matrix: NDArray[np.uint32], ranks: NDArray[np.uint64], ordinals: NDArray[np.uint64], settings: Dedup
+) -> NDArray[Any]:
     exact = np.zeros(len(tokens), KEY)
     exact["key"] = np.frombuffer(b"".join(map(exact_key, tokens)), "<u8").reshape(-1, 2)
-    exact["ordinal"] = ordinals
+    exact["rank"], exact["ordinal"] = ranks, ordinals
     if settings.mode == "Exact":
         return exact
     long_enough = np.array([len(text) >= settings.fuzzy.shingle_words for text in tokens])
@@ -92,17 +96,23 @@ def _keys(tokens: list[list[str]], matrix: NDArray[np.uint32], ordinals: NDArray
     near = np.zeros(hashes.size, KEY)
     near["kind"] = np.tile(np.arange(1, settings.fuzzy.bands + 1), len(hashes))
     near["key"][:, 0] = hashes.ravel()
+    near["rank"] = np.repeat(ranks[long_enough], settings.fuzzy.bands)
     near["ordinal"] = np.repeat(ordinals[long_enough], settings.fuzzy.bands)
     return np.concatenate([exact, near])
 
 
 def _write_partitions(path: Path, keys: NDArray[Any], partitions: int) -> list[int]:
-    """Writes keys sorted by partition, kind, key, ordinal; returns where each partition begins, in rows, and the end."""
+    """Writes keys by partition, in order; returns where each partition begins, in rows, and the end."""
     partition = keys["key"][:, 0] % np.uint64(partitions)
-    order = np.lexsort((keys["ordinal"], keys["key"][:, 1], keys["key"][:, 0], keys["kind"], partition))
+    order = np.lexsort((*_order(keys), partition))
     path.write_bytes(keys[order].tobytes())
     bounds = np.searchsorted(partition[order], np.arange(partitions + 1))
     return [int(bound) for bound in bounds]
+
+
+def _order(keys: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Columns for lexsort: by kind, key, rank, ordinal."""
+    return keys["ordinal"], keys["rank"], keys["key"][:, 1], keys["key"][:, 0], keys["kind"]
 
 
 def group(context: Context) -> Json:
@@ -114,7 +124,7 @@ def group(context: Context) -> Json:
     records = shard_records(context, "sign", context.job.indexes)
     context.progress.begin(len(records), "shards")
     keys = np.concatenate([_partition(context, record) for record in records])
-    keys = keys[np.lexsort((keys["ordinal"], keys["key"][:, 1], keys["key"][:, 0], keys["kind"]))]
+    keys = keys[np.lexsort(_order(keys))]
     sketches = _Sketches(context, records, settings.fuzzy.bands * settings.fuzzy.rows)
     found = [edges for bucket in _buckets(keys) for edges in _links(bucket, sketches, settings)]
     edges = np.unique(np.array(found, np.uint64).reshape(-1, 2), axis=0)

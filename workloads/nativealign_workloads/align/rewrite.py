@@ -86,8 +86,9 @@ class Rewriter:
         verdicts = [NO_ANSWER] if failed else check(self._conduct, origin, reply.text, reply.finish_reason)
         action = decide(verdicts, retry=retry, expert=expert)
         result.by, result.tries = engine.name, result.tries + 1
-        result.requests += int(reply.completion_tokens > 0)
-        result.tokens += reply.prompt_tokens + reply.completion_tokens
+        if engine is self._expert:  # the worker's tokens cost nothing
+            result.requests += int(reply.completion_tokens > 0)
+            result.tokens += reply.prompt_tokens + reply.completion_tokens
         result.verdicts += verdicts
         if action is None:
             result.state, result.text = ("Unchanged", origin) if unchanged(origin, reply.text) else ("Rewritten", reply.text)
@@ -121,7 +122,10 @@ def run(context: Context) -> Json:
     context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
     settings = context.job.require("rewrite", Rewrite)
     work = _Work(context, settings)
-    tally, facts = _divide(shard, part_rows(work_in_segments(context, rows, settings.segment_documents, work.documents, work.open)))
+    path = work_in_segments(shard, rows, settings.segment_documents, work.documents, work.open)
+    if path is None:
+        return {"skipped": True}
+    tally, facts = _divide(shard, part_rows(path))
     shard.commit(tally, **facts)
     Segments(context).clear()
     return {"counts": facts["chunks"], "usage": facts["usage"]}

@@ -7,23 +7,32 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from nativealign_workloads.commit import Json, Segments
+from nativealign_workloads.commit import Json, Segments, ShardCommit
 from nativealign_workloads.context import Context
 from nativealign_workloads.records import read_rows
+from nativealign_workloads.store import NotFound
+
+Work = Callable[[list[Json]], list[Json]]
+Prepare = Callable[[Json], None]
 
 
-def work_in_segments(
-    context: Context,
-    documents: Iterator[Json],
-    size: int,
-    work: Callable[[list[Json]], list[Json]],
-    prepare: Callable[[Json], None],
-) -> Path:
+def work_in_segments(shard: ShardCommit, documents: Iterator[Json], size: int, work: Work, prepare: Prepare) -> Path | None:
     """Runs `work` on each `size` documents that no segment holds yet, and joins all segments into one part in scratch.
 
     `prepare` is called once before the first call of `work`, with the usage that the adopted segments have paid for; it is not
-    called where nothing is left, so that no model is loaded to find that out.
+    called where nothing is left, so that no model is loaded to find that out. None where another writer has meanwhile committed
+    the shard and removed its segments.
     """
+    try:
+        return _work(shard.context, documents, size, work, prepare)
+    except NotFound:
+        if not shard.committed():
+            raise
+        Segments(shard.context).clear()  # what this writer has added since
+        return None
+
+
+def _work(context: Context, documents: Iterator[Json], size: int, work: Work, prepare: Prepare) -> Path:
     segments = Segments(context)
     done, number, prepared = len(segments), 0, False
     while batch := list(islice(documents, size)):

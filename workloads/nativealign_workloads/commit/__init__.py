@@ -41,10 +41,11 @@ def dump(value: Json) -> bytes:
 
 
 class PartWriter:
-    """Writes rows into a part in scratch, frame by frame. Memory holds one frame."""
+    """Writes rows into a part in scratch, frame by frame. Memory holds one frame; no file stays open, as there may be thousands."""
 
     def __init__(self, path: Path, frame_rows: int = FRAME_ROWS) -> None:
-        self._file, self._frame_rows = path.open("wb"), frame_rows
+        path.write_bytes(b"")
+        self._frame_rows = frame_rows
         self._pending: list[Json] = []
         self.path, self.rows = path, 0
 
@@ -56,10 +57,10 @@ class PartWriter:
 
     def close(self) -> None:
         self._flush()
-        self._file.close()
 
     def _flush(self) -> None:
-        self._file.write(encode_frame(self._pending))
+        with self.path.open("ab") as file:
+            file.write(encode_frame(self._pending))
         self._pending = []
 
 

@@ -41,7 +41,7 @@ def label(x: float, y: float, text: str, anchor: str = "start", class_: str | No
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round values inside [low, high], about `wanted` of them."""
-    if high <= low:
+    if high - low <= 1e-9 * max(1.0, abs(low), abs(high)):
         return [low]
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
@@ -83,7 +83,7 @@ def line_chart(points: Sequence[Point], title: str, unit: str, class_: str = "s1
             line(left, up(v), width - right, up(v), "grid") + label(left - 8, up(v) + 4, number(v), "end")
             for v in ticks(up.low, up.high)
         ],
-        *[label(across(v), height - bottom + 18, count(v), "middle") for v in ticks(across.low, across.high, 8)],
+        *[label(across(v), height - bottom + 18, count(v), "middle") for v in ticks(across.low, across.high, 8) if v == int(v)],
         label(left - 8, 14, unit, "end", "unit"),
         label(width - right, height - 5, "training step", "end", "unit"),
         element("path", d=path, class_=f"line {class_}"),

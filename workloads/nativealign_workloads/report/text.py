@@ -48,12 +48,13 @@ def direction(text: str, around: Direction = "auto") -> Direction:
 def compare(before: str, after: str) -> tuple[list[Paragraph], list[Paragraph]]:
     """Both texts as paragraphs, with the words marked that the other side lacks."""
     old, new = _TOKEN.findall(before), _TOKEN.findall(after)
-    matcher = SequenceMatcher(None, [_key(token) for token in old], [_key(token) for token in new], autojunk=False)
+    cut = before.endswith(CUT) or after.endswith(CUT)
+    matcher = SequenceMatcher(None, _keys(old, "old" * cut), _keys(new, "new" * cut), autojunk=False)
     old_marks, new_marks = [True] * len(old), [True] * len(new)
     blocks = matcher.get_matching_blocks()
     for first, second, size in blocks:
         old_marks[first : first + size] = new_marks[second : second + size] = [False] * size
-    if before.endswith(CUT) or after.endswith(CUT):
+    if cut:
         for marks in (old_marks, new_marks):
             _unmark_tail(marks)
     return _paragraphs(old, old_marks, direction(before)), _paragraphs(new, new_marks, direction(after))
@@ -72,9 +73,10 @@ def plain(text: str) -> list[Paragraph]:
     return compare(text, text)[0]
 
 
-def _key(token: str) -> str:
-    """Words are compared without the white space after them."""
-    return token.rstrip(" \t") or token
+def _keys(tokens: list[str], end: str) -> list[str]:
+    """What is compared: words without the white space after them; the mark of a cut equals nothing of the other side."""
+    keys = [token.rstrip(" \t") or token for token in tokens]
+    return [*keys[:-1], f"{end}{keys[-1]}"] if end and keys else keys
 
 
 def _paragraphs(tokens: list[str], marks: list[bool], around: Direction) -> list[Paragraph]:
