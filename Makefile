@@ -30,7 +30,7 @@ $(VENV)/.dev: $(UV) requirements/dev.txt pyproject.toml
 	$(SELF)
 	@touch $@ $(VENV)/.quickstart
 
-$(QUICKSTART)/corpus/web.jsonl.gz: $(QUICKSTART)/make_corpus.py $(wildcard $(QUICKSTART)/corpus/*.json*)
+$(QUICKSTART)/corpus/web.jsonl.gz: $(QUICKSTART)/make_corpus.py $(wildcard $(QUICKSTART)/corpus/*.json $(QUICKSTART)/corpus/*.jsonl)
 	$(PYTHON) $(QUICKSTART)/make_corpus.py $(QUICKSTART)/corpus
 
 quickstart: $(VENV)/.quickstart $(QUICKSTART)/corpus/web.jsonl.gz ## install, align, pre-train and evaluate a tiny model; prints the report's path

@@ -6,12 +6,15 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
-from nativealign_api.status import JobStatus
+from nativealign_api.resolved import child_name
+from nativealign_api.status import JobStatus, StepStatus
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.inspecting import find_one
+from nativealign_cli.process import TRY
 from nativealign_cli.state import Home, Run
 
 LOG_LINES = 15
@@ -84,14 +87,25 @@ def _job(run: Run) -> Iterator[Finding]:
             yield Finding(False, f"{condition.reason}: {condition.message}")
     for step in status.steps:
         if step.state == "Failed":
-            yield Finding(False, f"step {step.name}, phase {step.phase} failed", _log_tail(run, step.name))
+            yield Finding(False, f"step {step.name}, phase {step.phase} failed", _log_tail(run, step, status))
         elif step.state == "Committed":
             yield Finding(True, f"step {step.name} is committed{' (by an earlier run)' if step.reused else ''}")
 
 
-def _log_tail(run: Run, step: str) -> str:
-    logs = sorted(run.logs.glob(f"*-{step}-*.log"), key=lambda path: path.stat().st_mtime)
-    if not logs:
-        return ""
-    lines = logs[-1].read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return "\n      ".join([f"last lines of {logs[-1]}:", *lines])
+def _log_tail(run: Run, step: StepStatus, status: JobStatus) -> str:
+    """What the index that failed said last; the others of its phase were stopped because of it."""
+    kind, _, name = run.reference.partition("/")
+    logs = sorted(
+        run.logs.glob(f"{child_name(kind, name, step.name, step.phase or '', 0)}-*.log"), key=lambda path: path.stat().st_mtime
+    )
+    tries = {path: _last_try(path) for path in reversed(logs)}
+    reasons = tuple(f"error: {condition.reason}:" for condition in status.conditions)
+    told = [path for path, lines in tries.items() if any(line.startswith(reasons) for line in lines)]
+    shown = next(iter(told or tries), None)
+    return "\n      ".join([f"last lines of {shown}:", *tries[shown][-LOG_LINES:]]) if shown else ""
+
+
+def _last_try(log: Path) -> list[str]:
+    lines = log.read_text(errors="replace").splitlines()
+    first = max((number for number, line in enumerate(lines, 1) if line.startswith(f"{TRY} ")), default=0)
+    return lines[first:]

@@ -1,5 +1,6 @@
 """The command line. Commands are thin: each parses, calls one module, prints."""
 
+import errno
 import shutil
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ Manifests = Annotated[
 HomeOption = Annotated[Path, typer.Option("--home", help="Folder of local runs.", envvar="NATIVEALIGN_HOME")]
 JobName = Annotated[str, typer.Argument(help="NAME or KIND/NAME of a job that ran here.", show_default=False)]
 HOME = Path(".nativealign")
+CLICK_USAGE = 2
+"""What click ends with when the command line is wrong."""
 
 
 @app.command()
@@ -119,6 +122,11 @@ def main() -> None:
     except Busy as error:
         err.print(str(error), highlight=False)
         sys.exit(ExitCode.TEMPORARY)
+    except OSError as error:
+        err.print(f"{error.filename or 'input/output error'}: {error.strerror}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(ExitCode.NO_PERMISSION if isinstance(error, PermissionError) or error.errno == errno.EROFS else ExitCode.NO_SPACE)
+    except SystemExit as end:
+        sys.exit(ExitCode.USAGE if end.code == CLICK_USAGE else end.code)
 
 
 if __name__ == "__main__":

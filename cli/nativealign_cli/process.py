@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from nativealign_api.resolved import ResolvedJob
 from nativealign_api.vocabulary import ExitCode
 
 POLL_SECONDS = 0.05
+TRY = "---"
+"""Begins the line of a log that parts one try from the one before."""
 GRACE_SECONDS = 60.0
 """How long processes may flush after SIGTERM."""
 
@@ -109,7 +112,8 @@ class PhaseProcesses:
             "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve each other where cores are shared
         }
         command = [sys.executable, "-m", "nativealign_workloads", self.job.step, self.job.phase]
-        with log.open("ab") as output:
+        with log.open("ab", buffering=0) as output:
+            output.write(f"{TRY} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.job.step} {self.job.phase} {number}\n".encode())
             return subprocess.Popen(
                 command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
             )

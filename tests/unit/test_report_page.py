@@ -1,6 +1,7 @@
 """The report as a page: what it says about complete, incomplete and failed jobs, and that nothing on it is injected or made up."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -221,9 +222,9 @@ def test_records_in_a_store_are_read_as_they_are(tmp_path: Path) -> None:
         assert found == job
 
 
-def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nativealign_workloads.report", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 def test_the_command_writes_one_file(tmp_path: Path) -> None:
@@ -232,6 +233,16 @@ def test_the_command_writes_one_file(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out/report.html").read_text() == render(records.chain())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
+def test_without_a_location_the_store_of_the_job_is_opened(tmp_path: Path) -> None:
+    """S3, so that it must ask for credentials, and nothing is looked for elsewhere."""
+    job = records.align_job()
+    bucket = {"bucket": "corpora", "prefix": "team", "endpoint": "https://s3.example", "region": "us-east-1"}
+    path = records.write(replace(job, spec=job.spec | {"store": bucket}), tmp_path / "store", tmp_path)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = _run("--output", tmp_path / "report.html", path, env=clean)
+    assert (done.returncode, done.stderr.startswith("error: CredentialsMissing: ")) == (78, True)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ def test_the_ledger_adds_up_whatever_becomes_of_the_documents(fates: list[Outcom
 def test_a_histogram_has_a_bar_for_each_filled_bin_and_says_what_it_shows() -> None:
     drawn = ElementTree.fromstring(figures.histogram(([4, 0, 2], [0.0, 1.0, 2.0, 3.0]), "Length <ratio>", 1.2))
     assert drawn.get("aria-label") == "Length <ratio>: histogram of 6 values from 0 to 3"
-    bars = drawn.findall("rect")
-    assert [float(bar.get("height", 0)) for bar in bars] == [96.0, 48.0]
+    heights = [float(bar.get("height", 0)) for bar in drawn.findall("rect")]
+    assert len(heights) == 2
+    assert heights[0] == 2 * heights[1]
 
 
 def test_before_and_after_are_drawn_as_densities_over_one_axis() -> None:

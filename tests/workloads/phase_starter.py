@@ -11,7 +11,15 @@ import signal
 import sys
 from typing import Any
 
-PRELOADED = ("deepspeed", "torch._dynamo", "transformers.models.llama.modeling_llama", "rensa", "scipy.sparse.csgraph", "minio", "lm_eval.models.huggingface")
+PRELOADED = (
+    "deepspeed",
+    "torch._dynamo",
+    "transformers.models.llama.modeling_llama",
+    "rensa",
+    "scipy.sparse.csgraph",
+    "minio",
+    "lm_eval.models.huggingface",
+)
 
 
 def serve() -> None:

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import xxhash
 import yaml
@@ -26,6 +28,7 @@ from nativealign_workloads.records import read_rows
 
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parents[1] / "examples" / "quickstart"
+T, U = TypeVar("T"), TypeVar("U")
 Json = dict[str, Any]
 Ids = dict[str, list[str]]
 
@@ -34,6 +37,17 @@ TIMINGS = ("seconds", "attempt", "writer")
 
 
 # Corpus and manifests
+
+TINY = {"hiddenSize": 32, "layers": 1, "attentionHeads": 2, "vocabularySize": 400, "maxPosition": 512}
+TRAINING = {"optimizer": {"learningRate": 3e-3, "warmupPercent": 10}, "deepspeed": {"precision": "Float32"}}
+RULES = {
+    "corpora": [{"name": "web", "uri": "corpus/", "idField": "id"}],
+    "heldOut": {"documents": 6},
+    "maxQuarantinedPercent": 20,
+    "expert": {"rules": {}},
+    "assess": {"documents": 20},
+}
+"""An AlignJob's spec for `make_corpus`, whose records are broken more often than a user's."""
 
 
 def make_corpus(folder: Path, documents: int) -> list[str]:
@@ -67,7 +81,7 @@ def nativealign(*arguments: str | Path, cwd: Path, environment: dict[str, str] |
 
 
 def command(*arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> Json:
-    """Arguments of subprocess for a command; it sees no cores but one, so that a test machine's size changes nothing."""
+    """Arguments of subprocess for a command."""
     line = [sys.executable, "-m", "nativealign_cli.main", *map(str, arguments)]
     return {"args": line, "cwd": cwd, "env": os.environ | (environment or {})}
 
@@ -186,36 +200,81 @@ class Starter:
         )
 
 
+class Pool:
+    """Some starters that work side by side."""
+
+    def __init__(self, started: list[Starter]) -> None:
+        self._free: SimpleQueue[Starter] = SimpleQueue()
+        for starter in started:
+            self._free.put(starter)
+        self._size = len(started)
+
+    def each(self, work: Callable[[Starter, T], U], items: Iterable[T]) -> list[U]:
+        """`work` on every item, as many at a time as there are starters."""
+
+        def run(item: T) -> U:
+            starter = self._free.get()
+            try:
+                return work(starter, item)
+            finally:
+                self._free.put(starter)
+
+        with ThreadPoolExecutor(self._size) as threads:
+            return list(threads.map(run, items))
+
+    def run(self, world: World, units: list[Unit]) -> list[Ended]:
+        """Runs the indexes of a phase, which must all end well."""
+
+        def run(starter: Starter, unit: Unit) -> Ended:
+            ended = starter.run(world, unit)
+            assert ended.code == 0, f"{unit.phase} {unit.index}: {ended.output}"
+            return ended
+
+        return self.each(run, units)
+
+
 @contextmanager
-def starters(count: int) -> Iterator[list[Starter]]:
-    """Several, to work at once."""
+def pool_of(count: int) -> Iterator[Pool]:
+    """Starters for the time of a test."""
     started = [Starter() for _ in range(count)]
     try:
-        yield started
+        yield Pool(started)
     finally:
         for starter in started:
             starter.close()
 
 
-def run_phases(base: Path, manifest: Json, upstream: Json, world: World, run: Callable[[Unit], Ended]) -> Json:
-    """Plans a job as the local runner does and calls `run` for each index; returns `upstream` and this job's digests."""
+def run_phases(
+    base: Path,
+    manifest: Json,
+    world: World,
+    run: Callable[[World, list[Unit]], list[Ended]],
+    upstream: Json | None = None,
+    until: str = "",
+) -> Json:
+    """Plans a job as the local runner does and calls `run` for each phase that is not committed, up to the step `until`.
+
+    Returns `upstream`, digests of earlier jobs by kind/name, and this job's.
+    """
     job = KINDS[manifest["kind"]].model.model_validate(manifest)
     job.metadata.uid = "0" * 8
-    job.status.pinned = Pinned(upstream=upstream)
-    (inspect,) = _units(base, job, plan(job.kind, job.spec, job.status.pinned).steps[0])
-    job.status.pinned = Pinned.model_validate(run(inspect).message["pinned"])
-    steps = plan(job.kind, job.spec, job.status.pinned).steps[1:]
-    for step in steps:
-        if not (world.store / step.prefix / "manifest.json").is_file():
-            for unit in _units(base, job, step):
-                run(unit)
-    return upstream | {job.reference: {"uid": job.metadata.uid} | {step.name: step.digest for step in steps}}
+    job.status.pinned = Pinned(upstream=upstream or {})
+    (inspected,) = run(world, _units(base, job, plan(job.kind, job.spec, job.status.pinned).steps[0])[0])
+    job.status.pinned = Pinned.model_validate(inspected.message["pinned"])
+    digests: Json = {"uid": job.metadata.uid}
+    for step in plan(job.kind, job.spec, job.status.pinned).steps[1:]:
+        digests[step.name] = step.digest
+        for units in _units(base, job, step) if not (world.store / step.prefix / "manifest.json").is_file() else []:
+            run(world, units)
+        if step.name == until:
+            break
+    return (upstream or {}) | {job.reference: digests}
 
 
-def _units(base: Path, job: JobObject, step: Step) -> Iterator[Unit]:
-    for phase in step.phases:
-        for index in range(phase.indexes):
-            yield Unit(resolve(job, step, phase, store_folder="-", base_directory=str(base)), index)
+def _units(base: Path, job: JobObject, step: Step) -> list[list[Unit]]:
+    """The indexes of each phase of a step."""
+    resolved = [resolve(job, step, phase, store_folder="-", base_directory=str(base)) for phase in step.phases]
+    return [[Unit(phase, index) for index in range(phase.indexes)] for phase in resolved]
 
 
 # What a store holds
@@ -258,10 +317,11 @@ def differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
 
 
-def rows(store: Path, prefix: str, part: str) -> list[Json]:
-    """The rows of a committed step's part, of all shards."""
+def rows(store: Path, prefix: str, part: str, phase: str = "") -> list[Json]:
+    """The rows of a part of all shards, as the step's manifest names them, or as one phase's records do."""
+    shards = [json.loads(path.read_text()) for path in sorted((store / prefix / phase / "shards").glob("*.json"))] if phase else []
     found = []
-    for shard in json.loads((store / prefix / "manifest.json").read_text())["shards"]:
+    for shard in shards or json.loads((store / prefix / "manifest.json").read_text())["shards"]:
         if f"{part}.jsonl.zst" in shard["parts"]:
             with (store / shard["parts"][f"{part}.jsonl.zst"]["key"]).open("rb") as stream:
                 found += list(read_rows(stream, part))

@@ -7,18 +7,21 @@ and an evaluation. Before each phase the store is kept; each kill begins from th
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from tests.workloads.pipeline import (
+    HERE,
     QUICKSTART,
+    RULES,
+    TINY,
+    TRAINING,
     Ended,
+    Pool,
     Starter,
     Unit,
     World,
@@ -28,23 +31,18 @@ from tests.workloads.pipeline import (
     logical,
     make_corpus,
     manifest_of,
+    nativealign,
+    pool_of,
     run_phases,
-    starters,
+    status,
+    write_manifests,
 )
 
+from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.__main__ import PHASES
 
-TINY = {"hiddenSize": 32, "layers": 1, "attentionHeads": 2, "vocabularySize": 400, "maxPosition": 512}
-TRAINING = {"optimizer": {"learningRate": 3e-3, "warmupPercent": 10}, "deepspeed": {"precision": "Float32"}}
-CORPUS = {
-    "corpora": [{"name": "web", "uri": "corpus/", "idField": "id"}],
-    "sharding": {"shards": 3},
-    "heldOut": {"documents": 6},
-    "maxQuarantinedPercent": 20,
-    "expert": {"rules": {}},
-    "assess": {"documents": 20},
-}
-RULES = manifest_of("AlignJob", "rules", CORPUS | {"rewrite": {"segmentDocuments": 8}})
+CORPUS = RULES | {"sharding": {"shards": 3}}
+BY_RULES = manifest_of("AlignJob", "rules", CORPUS | {"rewrite": {"segmentDocuments": 8}})
 PRETRAIN = manifest_of(
     "PretrainJob",
     "tiny",
@@ -58,7 +56,7 @@ PRETRAIN = manifest_of(
         "checkpoints": {"everySteps": 2},
     },
 )
-WORKER = manifest_of(
+BY_WORKER = manifest_of(
     "AlignJob",
     "worker",
     CORPUS
@@ -112,30 +110,29 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator["Pool"]:
-    with starters(2) as started:
-        yield Pool(started)
+def pool() -> Iterator[Pool]:
+    with pool_of(2) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="module")
-def reference(pool: "Pool", tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def reference(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     base = tmp_path_factory.mktemp("reference")
     ids = make_corpus(base / "corpus", 120)
-    world = World(base / "world").made()
     stages: dict[str, Stage] = {}
 
-    def run(unit: Unit) -> Ended:
+    def run(world: World, units: list[Unit]) -> list[Ended]:
         before = world.copy(base / f"before-{len(list(base.iterdir()))}")
-        with pool.starter() as starter:
-            ended = starter.run(world, unit)
-        assert ended.code == 0, f"{unit.phase} {unit.index}: {ended.output}"
-        stages.setdefault(name_of(unit), Stage(unit, before, ended.changes, logical(world.store)))
-        return ended
+        first = pool.run(world, units[:1])
+        stages.setdefault(name_of(units[0]), Stage(units[0], before, first[0].changes, logical(world.store)))
+        return first + pool.run(world, units[1:])
 
-    digests = run_phases(base, PRETRAIN, run_phases(base, RULES, {}, world, run), world, run)
+    world = World(base / "world").made()
+    digests = run_phases(base, BY_RULES, world, run)
+    digests = run_phases(base, PRETRAIN, world, run, digests)
     copy_model(world, digests["PretrainJob/tiny"]["export"], base / "model")
-    for manifest in (WORKER, EVALUATION):
-        digests = run_phases(base, manifest, digests, world, run)
+    for manifest in (BY_WORKER, EVALUATION):
+        digests = run_phases(base, manifest, world, run, digests)
     return Reference(world, stages, ids, digests)
 
 
@@ -150,32 +147,6 @@ def copy_model(world: World, export: str, folder: Path) -> None:
     record = json.loads((world.store / f"steps/export/{export}/manifest.json").read_text())
     for name, part in record["shards"][0]["parts"].items():
         shutil.copy(world.store / part["key"], folder / Path(name).name)
-
-
-class Pool:
-    """Runs checks side by side, each with a starter of its own."""
-
-    def __init__(self, started: list[Starter]) -> None:
-        self._free: SimpleQueue[Starter] = SimpleQueue()
-        for starter in started:
-            self._free.put(starter)
-        self._workers = len(started)
-
-    @contextmanager
-    def starter(self) -> Iterator[Starter]:
-        starter = self._free.get()
-        try:
-            yield starter
-        finally:
-            self._free.put(starter)
-
-    def each(self, check: Callable[[Starter, int], None], points: list[int]) -> None:
-        def run(point: int) -> None:
-            with self.starter() as starter:
-                check(starter, point)
-
-        with ThreadPoolExecutor(self._workers) as threads:
-            list(threads.map(run, points))
 
 
 def points_of(name: str, stage: Stage, drawn: int) -> list[int]:
@@ -224,6 +195,87 @@ def test_of_two_writers_the_first_to_commit_wins_and_the_other_ends_well(
         assert differing(logical(world.store), stage.after) == [], what
 
     pool.each(check, points_of(name, stage, 3 if name in SLOW else 12))
+
+
+def test_a_training_goes_on_from_its_last_checkpoint_with_the_same_losses(reference: Reference, pool: Pool, tmp_path: Path):
+    """Killed after a step beyond a checkpoint, and in the middle of writing the next one."""
+    stage = reference.stages["train train"]
+    is_step = [change.startswith("open") and change.endswith("run/metrics.jsonl") for change in stage.changes]
+    steps = [number for number, found in enumerate(is_step, 1) if found][1:]  # the first empties the file
+    into_checkpoint = next(n for n, change in enumerate(stage.changes, 1) if n > steps[3] and "/checkpoints/step-" in change) + 3
+
+    def check(starter: Starter, point: int) -> None:
+        world = stage.before.copy(tmp_path / str(point))
+        assert starter.run(world, stage.unit, at=point).code == -signal.SIGKILL
+        again = starter.run(world, stage.unit)
+        assert again.code == 0, again.output
+        repeated = [change for change in again.changes if change.startswith("open") and change.endswith("run/metrics.jsonl")]
+        assert 0 < len(repeated) < len(steps), "it began again instead of going on"
+        assert differing(logical(world.store), stage.after) == []
+
+    assert len(steps) == 6
+    pool.each(check, [steps[3], into_checkpoint, steps[5]])
+
+
+# The runner
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a store holds after `nativealign run` of a small AlignJob."""
+    folder = with_job(tmp_path_factory.mktemp("undisturbed"))
+    ran = nativealign("run", "job.yaml", "--home", "home", cwd=folder)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return logical(folder / "home" / "store")
+
+
+def with_job(folder: Path) -> Path:
+    make_corpus(folder / "corpus", 120)
+    write_manifests(folder / "job.yaml", manifest_of("AlignJob", "web", RULES | {"sharding": {"shards": 2}}))
+    return folder
+
+
+def strike(folder: Path, moment: str, number: signal.Signals) -> dict[str, str]:
+    """Environment in which the parent of whoever is about to make that change gets a signal."""
+    names = {"ROOT": str(folder), "PATTERN": moment, "AT": "1", "SIGNAL": number.name, "TO": "parent", "LOG": str(folder / "log")}
+    return {f"FAULT_{name}": value for name, value in names.items()} | {"PYTHONPATH": str(HERE / "faults")}
+
+
+MOMENTS = [
+    "rename .*/clean/.*/documents-00001",
+    "link .*/dedup/.*/link/shards",
+    "link .*/rewrite/.*/manifest.json",
+    "open .*/report.html",
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_runner_goes_on_as_if_nothing_had_been(moment: str, undisturbed: dict[str, Any], tmp_path: Path):
+    folder = with_job(tmp_path)
+    struck = nativealign("run", "job.yaml", "--home", "home", cwd=folder, environment=strike(folder, moment, signal.SIGKILL))
+    assert struck.returncode == -signal.SIGKILL, struck.stdout + struck.stderr
+    again = nativealign("run", "job.yaml", "--home", "home", cwd=folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert differing(logical(folder / "home" / "store"), undisturbed) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_runner_asked_to_stop_says_how_to_go_on_and_does(
+    moment: str, number: signal.Signals, undisturbed: dict[str, Any], tmp_path: Path
+):
+    folder = with_job(tmp_path)
+    asked = nativealign("run", "job.yaml", "--home", "home", cwd=folder, environment=strike(folder, moment, number))
+    assert asked.returncode == ExitCode.TEMPORARY, asked.stdout + asked.stderr
+    assert "run the same command again to go on" in asked.stderr
+    assert "Traceback" not in asked.stdout + asked.stderr
+    assert status(folder / "home", "AlignJob/web")["state"] != "Running"
+    again = nativealign("run", "job.yaml", "--home", "home", cwd=folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert differing(logical(folder / "home" / "store"), undisturbed) == []
+
+
+# The accounts
 
 
 def test_every_document_is_somewhere_once(reference: Reference):

@@ -4,6 +4,7 @@ Reads its job from the environment, runs the phase, leaves a termination message
 `python -m nativealign_workloads report ...` is the leaf that writes HTML; see report/.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -52,6 +53,8 @@ PHASES = {
 }
 """Module and function of each phase, imported when it runs: a commit pod never imports torch."""
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 MESSAGE_LIMIT = 4096
 """Bytes of a termination message that Kubernetes keeps."""
 
@@ -68,7 +71,7 @@ def main(arguments: list[str]) -> int:
         _leave_message({"step": context.job.step, "phase": context.job.phase, "index": context.index, **result})
         return ExitCode.OK
     except Exception as error:
-        return _fail(_as_step_error(error))
+        return _fail(_as_step_error(error), context.copies if context else {})
     finally:
         if context:
             shutil.rmtree(context.scratch, ignore_errors=True)
@@ -79,21 +82,18 @@ def _find(arguments: list[str]) -> Callable[[Context], dict[str, Any]]:
     if target is None:
         raise UsageError("UnknownPhase", f"no phase {' '.join(arguments)!r}", f"one of: {', '.join(PHASES)}")
     module, _, function = target.partition(":")
-    try:
-        found: Callable[[Context], dict[str, Any]] = getattr(importlib.import_module(f"nativealign_workloads.{module}"), function)
-    except ModuleNotFoundError as error:
-        if str(error.name).startswith("nativealign"):
-            raise
-        raise ConfigError(
-            "PackageMissing", f"step {arguments[0]} needs the package {error.name}", 'pip install "nativealign[workloads-cpu]"'
-        ) from None
+    found: Callable[[Context], dict[str, Any]] = getattr(importlib.import_module(f"nativealign_workloads.{module}"), function)
     return found
 
 
 def _as_step_error(error: Exception) -> StepError:
     if isinstance(error, StepError):
         return error
-    if isinstance(error, OSError) and error.errno in {28, 122}:
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("nativealign"):
+        return ConfigError(
+            "PackageMissing", f"the package {error.name} is not installed", 'pip install "nativealign[workloads-cpu]"'
+        )
+    if isinstance(error, OSError) and error.errno in FULL:
         return NoSpaceError(
             "NoSpace", f"the disk is full: {error.filename or error}", "free space, or raise resources.scratch.size"
         )
@@ -101,9 +101,12 @@ def _as_step_error(error: Exception) -> StepError:
     return StepError("InternalError", f"{type(error).__name__}: {error}", "this is a defect of nativealign; please report it")
 
 
-def _fail(error: StepError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    _leave_message({"code": error.code, "message": error.message, "hint": error.hint})
+def _fail(error: StepError, copies: dict[str, str]) -> int:
+    message = error.message
+    for copy, original in sorted(copies.items(), reverse=True):  # a folder after what lies in it
+        message = message.replace(copy, original.rstrip("/"))
+    print(f"error: {error.code}: {message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
+    _leave_message({"code": error.code, "message": message, "hint": error.hint})
     return error.exit_code
 
 

@@ -37,6 +37,8 @@ class Context:
     secrets: Path | None
     progress: Progress
     stop: threading.Event = field(default_factory=threading.Event)
+    copies: dict[str, str] = field(default_factory=dict)
+    """Local copies of inputs, and what the user calls each: a message names the latter."""
 
     @property
     def prefix(self) -> str:
@@ -56,7 +58,7 @@ class Context:
 
     def open_bucket(self, bucket: str) -> ObjectStore:
         """Another bucket of the same service, for input."""
-        return _open(self.job.store, f"s3://{bucket}", self.secrets)
+        return _open(self.job.store, f"s3://{bucket}", self.secrets / "store" if self.secrets else None)
 
 
 def from_environment(environment: Mapping[str, str], *, clean: bool = True) -> Context:

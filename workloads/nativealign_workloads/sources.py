@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import translate
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -71,13 +71,17 @@ def matches(key: str, pattern: str) -> bool:
 
     `*` and `?` stay within a name, `**` crosses folders; a pattern without wildcards names a file or a folder.
     """
-    regex = "/".join(".*" if part == "**" else _segment(part) for part in pattern.split("/")).replace(".*/", "(?:.*/)?")
-    return re.fullmatch(rf"{regex}(/.*)?" if not re.search(r"[*?\[]", pattern) else regex, key, re.DOTALL) is not None
+    if not re.search(r"[*?\[]", pattern):
+        return key == pattern or key.startswith(f"{pattern}/")
+    return _fits(key.split("/"), pattern.split("/"))
 
 
-def _segment(part: str) -> str:
-    inner = translate(part).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z")
-    return inner.replace(".*", "[^/]*")
+def _fits(names: list[str], parts: list[str]) -> bool:
+    if not names or not parts:
+        return not names and not parts
+    if parts[0] == "**":
+        return len(parts) == 1 or any(_fits(names[skipped:], parts[1:]) for skipped in range(len(names)))
+    return fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
 def files(source: Source) -> Iterator[SourceFile]:
@@ -94,7 +98,10 @@ def required_files(source: Source) -> list[SourceFile]:
     """As `files`; raises NoInputError InputEmpty where there is none."""
     found = list(files(source))
     if not found:
-        raise NoInputError("InputEmpty", f"{source.uri}: no file with any content", "check the URI and its wildcards")
+        hint = "check the URI and its wildcards" + (
+            "" if "://" in source.uri else "; a relative path starts from the manifest's folder"
+        )
+        raise NoInputError("InputEmpty", f"{source.uri}: no file with any content in {source.store}", hint)
     return found
 
 
@@ -106,13 +113,15 @@ def model_folder(context: Context, name: str) -> Path:
     """
     prefix = context.job.inputs[name]
     target = context.model_cache / prefix.rpartition("/")[2]
+    listing = None if prefix.startswith("steps/") else read_json(context.store, f"{prefix}/listing.json")
+    context.copies[str(target)] = str(listing["uri"]) if listing else f"the model of {prefix}"
     if target.is_dir():
         return target
     partial = target.with_name(f"{target.name}.{context.writer}.partial")
-    if prefix.startswith("steps/"):
-        fetch_folder(context.store, manifest(context.store, prefix)["shards"][0], "model", partial)
+    if listing:
+        fetch_pinned(context, listing, partial)
     else:
-        fetch_pinned(context, read_json(context.store, f"{prefix}/listing.json"), partial)
+        fetch_folder(context.store, manifest(context.store, prefix)["shards"][0], "model", partial)
     try:
         partial.rename(target)
     except OSError:  # another pod was faster
@@ -123,6 +132,7 @@ def model_folder(context: Context, name: str) -> Path:
 def fetch_pinned(context: Context, listing: dict[str, object], target: Path) -> Path:
     """Brings the files of a pinned folder here and makes sure that they are the pinned ones."""
     source = open_source(context, str(listing["uri"]))
+    context.copies[str(target)] = source.uri
     now = [[file.key, file.size, file.etag] for file in files(source)]
     if now != listing["files"]:
         raise NoInputError("InputChanged", f"{source.uri} is not what it was when the job started", "create a new job")

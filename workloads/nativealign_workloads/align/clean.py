@@ -5,12 +5,14 @@ Kept text is changed only by the repairs and the boilerplate removal that the sp
 they changed something.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from nativealign_api.align import Clean
 from nativealign_api.common import Corpus
 from nativealign_api.vocabulary import Outcome
-from nativealign_workloads.commit import Json, ShardCommit, commit_step, shard_records
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, record_rows, shard_records
 from nativealign_workloads.context import Context
 from nativealign_workloads.documents import corpus_documents
 from nativealign_workloads.errors import DataError, NoInputError
@@ -92,26 +94,35 @@ def _quarantine(shard: ShardCommit, tally: Tally, row: Json, bad: BadRecord) -> 
 def commit(context: Context) -> Json:
     """Phase `commit`: refuses an empty corpus and one that is mostly unreadable."""
     records = shard_records(context, "filter", _shards(context))
-    check_quarantine(context, total(Tally.load(record["tally"]) for record in records))
+    check_quarantine(context, total(Tally.load(record["tally"]) for record in records), _quarantined(context, records))
     return {"counts": commit_step(context, records)["tally"]["outcomes"]}
+
+
+def _quarantined(context: Context, records: list[Json]) -> Iterator[str]:
+    """Where the unreadable records are, in words."""
+    for record in records:
+        for row in record_rows(context.store, record, "removed"):
+            if row["outcome"] == Outcome.QUARANTINED:
+                yield f"{row['corpus']}/{row['key']}: {row['detail'].removeprefix(row['key'] + ': ')}"
 
 
 def _shards(context: Context) -> int:
     return len(list(context.store.list(f"{context.job.inputs['corpora']}/shards/")))
 
 
-def check_quarantine(context: Context, tally: Tally) -> None:
-    """Raises NoInputError InputEmpty, or DataError TooMuchQuarantined with the commonest reasons."""
+def check_quarantine(context: Context, tally: Tally, places: Iterable[str] = ()) -> None:
+    """Raises NoInputError InputEmpty, or DataError TooMuchQuarantined with the commonest reasons and the first of `places`."""
     if not tally.read.count:
         raise NoInputError("InputEmpty", "the corpora hold no record", "check the files and their format")
     quarantined = tally.of(Outcome.QUARANTINED).count
     percent, limit = 100 * quarantined / tally.read.count, context.job.require("maxQuarantinedPercent", float)
     if percent > limit:
-        reasons = ", ".join(
-            f"{reason} {count}" for reason, count in tally.reasons.most_common(5) if reason.startswith("quarantined")
-        )
+        why = [(reason, count) for reason, count in tally.reasons.most_common() if reason.startswith("quarantined/")]
+        reasons = ", ".join(f"{count} {reason.removeprefix('quarantined/')}" for reason, count in why[:5])
+        example = "".join(f", e.g. {place}" for place in islice(places, 1))
         raise DataError(
             "TooMuchQuarantined",
-            f"{quarantined} of {tally.read.count} records ({percent:.1f} %) cannot be read: {reasons}; the limit is {limit} %",
+            f"{quarantined} of {tally.read.count} records ({percent:.1f} %) cannot be read: {reasons}{example}; "
+            f"the limit is {limit:g} %",
             "mend the files, check format and textField, or raise maxQuarantinedPercent",
         )

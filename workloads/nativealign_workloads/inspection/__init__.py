@@ -86,5 +86,5 @@ def committed_steps(context: Context, run_plan: Plan) -> list[str]:
 
 
 def _headline(found: dict[str, Json]) -> dict[str, int]:
-    listings = [item for item in found.values() if "files" in item]
-    return {"files": sum(item["files"] for item in listings), "bytes": sum(item["bytes"] for item in listings)}
+    listings = [item for item in found.values() if isinstance(item.get("files"), int)]
+    return {name: sum(item[name] for item in listings) for name in ("files", "bytes")} if listings else {}

@@ -1,9 +1,9 @@
 """Corpora: listing, shard plan, schema, licences, and a forecast of what annotating will cost."""
 
 import io
-import itertools
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from nativealign_api.align import AlignJobSpec, Expert
@@ -12,11 +12,12 @@ from nativealign_api.identity import digest
 from nativealign_api.plan import input_prefix
 from nativealign_workloads.commit import Json, create_first
 from nativealign_workloads.context import Context
-from nativealign_workloads.records import BadRecord, Record, read_records, read_schema
+from nativealign_workloads.errors import UsageError
+from nativealign_workloads.records import BadRecord, Record, detect_format, read_records, read_schema
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
 
 SAMPLE_RECORDS = 1000
-"""Records of the first file of each corpus that are looked at for schema and forecast."""
+"""Records of the first file of each corpus that are looked at for problems and forecast, at least."""
 
 TOKENS_PER_WORD = 2.0
 """Assumption of the forecast: what tokenizers of multilingual models need for an Arabic word."""
@@ -26,6 +27,7 @@ def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
     """Lists the corpora, cuts them into shards, writes both under `inputs/<digest>/`, and returns the facts."""
     sources = [open_source(context, corpus.uri) for corpus in given]
     listings = [required_files(source) for source in sources]
+    check_names(given, listings)
     size = sum(file.size for listing in listings for file in listing)
     shards = sharding.shards or max(1, math.ceil(size / sharding.target_bytes))
     units = plan_shards(given, listings, shards)
@@ -45,6 +47,18 @@ def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
         "bytes": size,
         "corpora": facts,
     }
+
+
+def check_names(given: list[Corpus], listings: list[list[SourceFile]]) -> None:
+    """Raises UsageError UnknownFormat where a corpus of format Auto has a file whose name does not tell its format."""
+    for corpus, listing in zip(given, listings, strict=True):
+        unknown = [file.key for file in listing if corpus.format == "Auto" and detect_format(file.key) is None]
+        if unknown:
+            raise UsageError(
+                "UnknownFormat",
+                f"corpus {corpus.name}: {len(unknown)} of {len(listing)} names do not tell their format, e.g. {unknown[0]}",
+                "set the corpus' format, or narrow its uri to the files that are meant, e.g. *.jsonl.gz",
+            )
 
 
 def shard_key(prefix: str, shard: int) -> str:
@@ -77,7 +91,7 @@ def describe(corpus: Corpus, source: Source, listing: list[SourceFile]) -> Json:
     options = {"format": corpus.format, "text_field": corpus.text_field, "id_field": corpus.id_field}
     with source.store.open(f"{source.folder}{first.key}") as stream:
         counted = _Counted(stream)
-        sample = list(itertools.islice(read_records(counted, first.key, **options), SAMPLE_RECORDS))
+        sample = list(_head(read_records(counted, first.key, **options), counted, first.size))
     size = sum(file.size for file in listing)
     return {
         "name": corpus.name,
@@ -89,6 +103,14 @@ def describe(corpus: Corpus, source: Source, listing: list[SourceFile]) -> Json:
         "sampleProblems": dict(Counter(record.reason for record in sample if isinstance(record, BadRecord))),
         **_expected(sample, counted.bytes_read, size),
     }
+
+
+def _head(records: Iterator[Record | BadRecord], counted: "_Counted", size: int) -> Iterator[Record | BadRecord]:
+    """The first SAMPLE_RECORDS records; all, where the reader had to take the whole file for them."""
+    for number, record in enumerate(records):
+        if number >= SAMPLE_RECORDS and counted.bytes_read < size:
+            return
+        yield record
 
 
 def _schema(corpus: Corpus, source: Source, first: SourceFile) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Inputs that are folders or small texts: models, benchmark files, the code of conduct."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from nativealign_api.plan import input_prefix, value_at
 from nativealign_workloads.commit import Json, create_first
 from nativealign_workloads.conduct import BUILTIN, load_conduct
 from nativealign_workloads.context import Context
-from nativealign_workloads.errors import ConfigError, NoInputError
-from nativealign_workloads.sources import files, open_source, required_files
+from nativealign_workloads.errors import ConfigError, DataError
+from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
 from nativealign_workloads.store import AlreadyExists
 
 CONDUCT_FILE = Path("/etc/nativealign/conduct.yaml")
@@ -28,8 +29,11 @@ def model_uri(spec: Any, name: str) -> str:
 
 
 def pin_model(context: Context, uri: str) -> Json:
-    """Lists a model's folder. Raises ConfigError PickledWeights or ModelIncomplete before anything is computed with it."""
-    listing = required_files(open_source(context, uri))
+    """Lists a model's folder. Before anything is computed with it raises ConfigError PickledWeights or ModelIncomplete, or DataError
+    ModelUnreadable.
+    """
+    source = open_source(context, uri)
+    listing = required_files(source)
     names = [Path(file.key).name for file in listing]
     if not any(name.endswith(".safetensors") for name in names):
         pickled = [name for name in names if name.endswith(PICKLED)]
@@ -39,7 +43,19 @@ def pin_model(context: Context, uri: str) -> Json:
         raise ConfigError("ModelIncomplete", f"{uri} has no *.safetensors", "give a folder in Hugging Face format")
     if "config.json" not in names:
         raise ConfigError("ModelIncomplete", f"{uri} has no config.json", "give a folder in Hugging Face format")
+    _check_json(source, listing)
     return _pin_listing(context, {"uri": uri, "files": [[file.key, file.size, file.etag] for file in listing]})
+
+
+def _check_json(source: Source, listing: list[SourceFile]) -> None:
+    for file in listing:
+        if Path(file.key).name in ("config.json", "tokenizer.json"):
+            try:
+                json.loads(source.store.read(f"{source.folder}{file.key}"))
+            except ValueError as error:  # also what is not UTF-8
+                raise DataError(
+                    "ModelUnreadable", f"{source.uri}: {file.key} is no JSON: {error}", "export the model again"
+                ) from None
 
 
 def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:
@@ -55,9 +71,7 @@ def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:
 
 
 def _folder(context: Context, uri: str) -> Json:
-    listing = list(files(open_source(context, uri)))
-    if not listing:
-        raise NoInputError("InputEmpty", f"{uri}: no file with any content", "check spec.data.uri")
+    listing = required_files(open_source(context, uri))
     return {"uri": uri, "files": [[file.key, file.size, file.etag] for file in listing]}
 
 

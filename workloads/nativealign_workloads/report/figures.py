@@ -98,7 +98,7 @@ Bins = tuple[Sequence[int], Sequence[float]]
 
 def histogram(bins: Bins, title: str, mean: float | None = None) -> Markup:
     """Documents by value; a line marks the mean."""
-    width, height, base = 360, 132, 108
+    width, height, base = 290, 128, 104
     counts, edges = bins
     across, up = Scale(edges[0], edges[-1], 8, width - 8), Scale(0, max(counts), base, 12)
     told = f"{title}: histogram of {count(sum(counts))} values from {number(edges[0])} to {number(edges[-1])}"
@@ -117,7 +117,7 @@ def histogram(bins: Bins, title: str, mean: float | None = None) -> Markup:
 
 def mirrored(before: Bins, after: Bins, title: str) -> Markup:
     """Two histograms over one axis: before above, after below. Heights are densities, as the bins differ in width."""
-    width, half, middle = 360, 74, 84
+    width, half, middle = 290, 66, 76
     low, high = min(before[1][0], after[1][0]), max(before[1][-1], after[1][-1])
     across = Scale(low, high, 8, width - 8)
     tallest = max(max(_density(*before)), max(_density(*after)))

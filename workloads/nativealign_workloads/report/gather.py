@@ -4,6 +4,7 @@ A manifest that is not in the store any more (removed by gc) is simply absent; t
 """
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,8 +92,8 @@ def load(path: Path, location: str | None) -> Job:
         spec=record["spec"],
         status=status,
         manifests=manifests,
-        listing=_json(store, f"{input_prefix(status.pinned.inputs.get('corpora', ''))}/listing.json"),
-        conduct=_conduct(store, status.pinned.inputs.get("conduct", "")),
+        listing=json.loads(_input(store, status.pinned.inputs.get("corpora"), "listing.json") or b"{}"),
+        conduct=yaml.safe_load(_input(store, status.pinned.inputs.get("conduct"), "conduct.yaml") or b"{}"),
         sources={digest: found for digest in sources if (found := _manifest(store, "tokenize", digest))},
         answers=_answers(store, manifests.get("evaluate", {})),
     )
@@ -120,26 +121,24 @@ def _open(spec: Json, location: str | None, path: Path) -> ObjectStore:
     if location is None and not own:
         raise UsageError("StoreMissing", f"the job of {path} names no store", "give --store")
     uri = location or "/".join(filter(None, (f"s3://{own['bucket']}", own.get("prefix"))))
-    return open_store(uri, endpoint=own.get("endpoint"), region=own.get("region"), ca_bundle=None, secrets_dir=None)
+    bundle = os.environ.get("SSL_CERT_FILE") if own.get("caBundle") else None
+    return open_store(uri, endpoint=own.get("endpoint"), region=own.get("region"), ca_bundle=bundle, secrets_dir=None)
 
 
 def _manifest(store: ObjectStore, step: str, digest: str) -> Json:
-    return _json(store, f"{step_prefix(step, digest)}/manifest.json")
-
-
-def _json(store: ObjectStore, key: str) -> Json:
-    """A JSON object of the store; empty where there is none."""
-    value: Json = json.loads(_bytes(store, key) or b"{}")
+    """Empty where there is none."""
+    value: Json = json.loads(_bytes(store, f"{step_prefix(step, digest)}/manifest.json") or b"{}")
     return value
 
 
-def _conduct(store: ObjectStore, digest: str) -> Json:
-    return yaml.safe_load(_bytes(store, f"{input_prefix(digest)}/conduct.yaml") or b"{}") or {} if digest else {}
+def _input(store: ObjectStore, digest: str | None, name: str) -> bytes:
+    """A pinned input; empty for one that the job has not."""
+    return _bytes(store, f"{input_prefix(digest)}/{name}") if digest else b""
 
 
 def _bytes(store: ObjectStore, key: str) -> bytes:
     try:
-        return b"" if "//" in key else store.read(key)
+        return store.read(key)
     except NotFound:
         return b""
 
