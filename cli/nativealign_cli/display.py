@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from nativealign_api.kinds import JobObject
@@ -62,17 +63,18 @@ class Display:
         status = job.status
         if status.state == "Complete":
             self._console.print(
-                f"  [green]Complete[/green]{f', report: {report}' if report else ''}", highlight=False, soft_wrap=True
+                f"  [green]Complete[/green]{escape(f', report: {report}' if report else '')}", highlight=False, soft_wrap=True
             )
             return
         condition = status.conditions[0]
-        self._console.print(f"  [red]{status.state}[/red] {condition.reason}: {condition.message}", highlight=False, soft_wrap=True)
+        told = escape(f"{condition.reason}: {condition.message}")
+        self._console.print(f"  [red]{status.state}[/red] {told}", highlight=False, soft_wrap=True)
 
     def chain(self, report: Path) -> None:
-        self._console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        self._console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
 
     def warn(self, message: str) -> None:
-        self._console.print(f"  [yellow]{message}[/yellow]", highlight=False, soft_wrap=True)
+        self._console.print(f"  [yellow]{escape(message)}[/yellow]", highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self._bar:

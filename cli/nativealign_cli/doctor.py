@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from nativealign_api.resolved import child_name
 from nativealign_api.status import JobStatus, StepStatus
@@ -52,7 +53,7 @@ def examine(home: Home, name: str | None, out: Console) -> int:
     for finding in findings:
         mark = "[green]ok[/green]  " if finding.good else "[red]bad[/red] "
         advice = f"\n      {finding.advice}" if finding.advice else ""
-        out.print(f"{mark} {finding.what}{advice}", highlight=False, soft_wrap=True)
+        out.print(f"{mark} {escape(finding.what + advice)}", highlight=False, soft_wrap=True)
     return ExitCode.OK if all(finding.good for finding in findings) else ExitCode.CONFIG
 
 

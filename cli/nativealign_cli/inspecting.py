@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nativealign_api.status import JobStatus
@@ -21,7 +22,9 @@ def find_one(home: Home, name: str, err: Console) -> Run | None:
     if len(found) == 1:
         return found[0]
     known = ", ".join(run.reference for run in found or home.runs()) or "none ran yet"
-    err.print(f"{name} is {'ambiguous' if found else 'unknown'} in {home.root}: {known}", highlight=False, soft_wrap=True)
+    err.print(
+        f"{name} is {'ambiguous' if found else 'unknown'} in {home.root}: {known}", highlight=False, soft_wrap=True, markup=False
+    )
     return None
 
 
@@ -37,7 +40,7 @@ def show_status(home: Home, name: str | None, output: str, out: Console, err: Co
     status = run.status() or JobStatus()
     _print(out, output, _record(run), _steps_table(run, status))
     for condition in status.conditions[:1]:
-        out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True)
+        out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True, markup=False)
     return ExitCode.OK
 
 
@@ -57,7 +60,7 @@ def _jobs_table(runs: list[Run]) -> Table:
     for run in runs:
         status = run.status() or JobStatus()
         running = next((step.name for step in status.steps if step.state in ("Running", "Failed")), "")
-        report = str(run.report) if run.report.is_file() else ""
+        report = escape(str(run.report)) if run.report.is_file() else ""
         table.add_row(run.reference, status.state, running, f"{status.cost.step_seconds:.0f}", report)
     return table
 
@@ -105,5 +108,5 @@ def show_report(home: Home, name: str, out: Console, err: Console) -> int:
         if run:
             err.print(f"{run.reference} has no report; see `nativealign status {run.reference}`", highlight=False)
         return ExitCode.NO_INPUT
-    out.print(str(run.report), highlight=False, soft_wrap=True)
+    out.print(str(run.report), highlight=False, soft_wrap=True, markup=False)
     return ExitCode.OK

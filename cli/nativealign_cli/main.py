@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ Manifests = Annotated[
 HomeOption = Annotated[Path, typer.Option("--home", help="Folder of local runs.", envvar="NATIVEALIGN_HOME")]
 JobName = Annotated[str, typer.Argument(help="NAME or KIND/NAME of a job that ran here.", show_default=False)]
 HOME = Path(".nativealign")
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 CLICK_USAGE = 2
 """What click ends with when the command line is wrong."""
 
@@ -32,7 +34,7 @@ CLICK_USAGE = 2
 def validate(manifests: Manifests) -> None:
     """Check manifests: every mistake with file, line and field."""
     for job, path in load_jobs(manifests):
-        out.print(f"{path}: {job.reference} is valid", highlight=False, soft_wrap=True)
+        out.print(f"{path}: {job.reference} is valid", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -56,11 +58,12 @@ def run(
 
     jobs = load_jobs(manifests)
     folder = Home(home)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to stop is asked to stop
     with folder.locked():
         shutil.rmtree(home / "scratch", ignore_errors=True)
         try:
             code = Runner(folder, Display(out), str(store.resolve()) if store else None).run(jobs)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             err.print("stopped; run the same command again to go on")
             code = ExitCode.TEMPORARY
         finally:
@@ -120,11 +123,12 @@ def main() -> None:
             err.print(str(problem), highlight=False, soft_wrap=True, markup=False)
         sys.exit(ExitCode.USAGE)
     except Busy as error:
-        err.print(str(error), highlight=False)
+        err.print(str(error), highlight=False, soft_wrap=True, markup=False)
         sys.exit(ExitCode.TEMPORARY)
     except OSError as error:
-        err.print(f"{error.filename or 'input/output error'}: {error.strerror}", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(ExitCode.NO_PERMISSION if isinstance(error, PermissionError) or error.errno == errno.EROFS else ExitCode.NO_SPACE)
+        advice = "mend that, or choose another folder with --home, and run again; what is committed is kept"
+        err.print(f"{error.filename or 'the disk'}: {error.strerror}; {advice}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(ExitCode.NO_PERMISSION if error.errno in REFUSED else ExitCode.NO_SPACE)
     except SystemExit as end:
         sys.exit(ExitCode.USAGE if end.code == CLICK_USAGE else end.code)
 

@@ -54,7 +54,7 @@ class Runner:
         codes = [self._run_job(job, path) for job, path in in_order(jobs)]
         worst = next((code for code in codes if code), 0)
         if len(jobs) > 1:
-            self._chain_report([self.home.run(job) for job, _ in jobs])
+            self._chain_report([job for job, _ in jobs])
         return worst
 
     def _run_job(self, job: JobObject, path: Path) -> int:
@@ -71,7 +71,7 @@ class Runner:
             before and before.state == job.status.state and all(step.reused for step in job.status.steps if step.name != INSPECT)
         )
         if not (unchanged and run.report.is_file()):
-            self._report(run)
+            self._make_report([job], run.report)
         self.display.finished(job, run.report if run.report.is_file() else None)
         return code
 
@@ -83,7 +83,7 @@ class Runner:
             return _end(job, "Failed", error.reason, str(error), ExitCode.NO_INPUT)
         except PhaseFailed as error:
             return _end(job, "Failed", error.code, f"{error}" + (f"; {error.hint}" if error.hint else ""), error.exit_code)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             _end(job, "Suspended", "Interrupted", "stopped; run it again to go on", ExitCode.TEMPORARY)
             run.write(job)
             raise
@@ -134,12 +134,12 @@ class Runner:
         for phase in step.phases:
             status.phase = phase.name
             run.write(job)
-            messages = self._phase(job, path, run, step, phase, status)
-            job.status.cost.accelerator_seconds += phase.resources.gpus_per_node * phase.indexes * (time.monotonic() - began)
-            for message in messages if phase.name != "commit" else []:
-                job.status.cost.expert_requests += message.get("usage", {}).get("requests", 0)
-                job.status.cost.expert_tokens += message.get("usage", {}).get("tokens", 0)
-            last = messages[-1]
+            phase_began = time.monotonic()
+            last = self._phase(job, path, run, step, phase, status)[-1]
+            seconds = time.monotonic() - phase_began
+            job.status.cost.accelerator_seconds += phase.resources.gpus_per_node * phase.parallelism * seconds
+        # the commit's message has the usage of all shards, also of those that an interrupted run has committed
+        _charge(job, last.get("usage", {}))
         status.state, status.phase, status.digest = "Committed", None, step.digest or last.get("digest")
         status.seconds = round(time.monotonic() - began, 2)
         status.counts = _flat_counts(last.get("counts", {}))
@@ -187,22 +187,20 @@ class Runner:
         job.status.steps[-1].metrics = job.status.steps[-1].metrics or message.get("metrics", {})
         return (message.get("failedGates") or [message["gate"]]) if message.get("gate") in ("Fail", "Inconclusive") else []
 
-    def _report(self, run: Run) -> None:
-        self._make_report([run], run.report)
-
-    def _chain_report(self, runs: list[Run]) -> None:
+    def _chain_report(self, jobs: list[JobObject]) -> None:
         """One report for all jobs of this call, made again when one of theirs is newer."""
         path = self.home.root / "report.html"
-        reports = [run.report for run in runs if run.report.is_file()]
+        reports = [run.report for run in map(self.home.run, jobs) if run.report.is_file()]
         made = path.stat().st_mtime if path.is_file() else 0.0
         if any(report.stat().st_mtime > made for report in reports):
-            self._make_report(runs, path)
+            self._make_report(jobs, path)
         if path.is_file():
             self.display.chain(path)
 
-    def _make_report(self, runs: list[Run], path: Path) -> None:
-        statuses = [str(run.folder / "status.json") for run in runs]
-        store = ["--store", self.store_folder or str(self.home.store.resolve())]
+    def _make_report(self, jobs: list[JobObject], path: Path) -> None:
+        statuses = [str(self.home.run(job).folder / "status.json") for job in jobs]
+        elsewhere = not self.store_folder and all(job.spec.store for job in jobs)
+        store = [] if elsewhere else ["--store", self.store_folder or str(self.home.store.resolve())]
         command = [sys.executable, "-m", "nativealign_workloads.report", *store, "--output", str(path), *statuses]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -219,6 +217,18 @@ def _planned(step: Step, committed: list[str], known: StepStatus | None) -> Step
         return StepStatus(name=step.name, digest=step.digest)
     facts = {"counts": known.counts, "metrics": known.metrics, "seconds": known.seconds} if known else {}
     return StepStatus(name=step.name, digest=step.digest, reused=True, state="Committed", **facts)
+
+
+def _charge(job: JobObject, usage: dict[str, int]) -> None:
+    """Adds what the expert billed; money where the spec gives its prices."""
+    cost, tokens, completion = job.status.cost, usage.get("tokens", 0), usage.get("completionTokens", 0)
+    cost.expert_requests += usage.get("requests", 0)
+    cost.expert_tokens += tokens
+    expert: Any = getattr(job.spec, "expert", None)
+    budget = expert.openai.budget if expert and expert.openai else None
+    if budget and budget.prompt_usd_per_million_tokens is not None and budget.completion_usd_per_million_tokens is not None:
+        prompt_price, completion_price = budget.prompt_usd_per_million_tokens, budget.completion_usd_per_million_tokens
+        cost.usd += float((tokens - completion) * prompt_price + completion * completion_price) / 1_000_000
 
 
 def _flat_counts(counts: dict[str, Any]) -> dict[str, int]:

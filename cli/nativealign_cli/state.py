@@ -100,7 +100,9 @@ class Home:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise Busy(f"another nativealign run works in {self.root}") from None
+                raise Busy(
+                    f"another nativealign run works in {self.root}; wait for its end, or choose another folder with --home"
+                ) from None
             file.write(str(os.getpid()))
             yield
 

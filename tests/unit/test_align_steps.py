@@ -87,14 +87,14 @@ def test_the_sample_takes_the_smallest_ranks_and_ties_by_id() -> None:
 
 
 def test_pairs_are_counted_with_their_guards_and_cost() -> None:
-    row = {"accepted": True, "unchanged": False, "guards": [], "requests": 1, "tokens": 5}
+    row = {"accepted": True, "unchanged": False, "guards": [], "requests": 1, "tokens": 5, "completionTokens": 2}
     facts = summarize([row, row | {"accepted": False, "guards": ["NumberLost"]}])
     assert facts == {
         "pairs": 2,
         "accepted": 1,
         "unchanged": 0,
         "guards": {"NumberLost": 1},
-        "usage": {"requests": 2, "tokens": 10},
+        "usage": {"requests": 2, "tokens": 10, "completionTokens": 4},
     }
 
 
@@ -129,7 +129,7 @@ def test_gates_say_value_limit_and_verdict_and_only_those_asked_for() -> None:
 
 
 def test_numbers_that_are_lost_lower_the_preservation() -> None:
-    (kept,) = preservation([{"origin": "في ٢٠٢٠ بيعت 15 نسخة", "rewritten": "في 2020 بيعت نسخ"}])["numbersKept"]
+    (kept,) = preservation([{"origin": "في ٢٠٢٠ بيعت 15 نسخة", "rewritten": "في 2020 بيعت نسخ"}], CONDUCT)["numbersKept"]
     assert kept == 0.5
 
 

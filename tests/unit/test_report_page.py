@@ -189,6 +189,12 @@ def test_scores_name_protocol_and_unusable_answers() -> None:
     assert "model 1.360 1.310 to 1.410 40 baseline 1.410" in text
 
 
+def test_answers_are_shown_beside_the_right_ones() -> None:
+    text = _text(records.eval_job())
+    assert f"Biology-1 B B ✓ B {records.SCRIPT}" in text
+    assert "Biology-2 A – ✗ 555---" in text
+
+
 def test_an_evaluation_without_baseline_says_so() -> None:
     job = records.eval_job()
     facts = {name: found for name, found in job.facts("report").items() if name == "scores"}

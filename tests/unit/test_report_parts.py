@@ -11,7 +11,7 @@ from tests import report_records as records
 
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.ledger import Tally, document_id
-from nativealign_workloads.report import figures, ledger, text, wording
+from nativealign_workloads.report import figures, flow, ledger, text, wording
 
 WORDS = st.text(alphabet="اب جab 12\n", max_size=60)
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
@@ -82,8 +82,8 @@ def test_a_chart_cannot_be_broken_by_a_name() -> None:
 
 
 def test_the_flow_names_every_loss() -> None:
-    stages = [figures.Stage("clean", 10, 7, [("filtered", "filtered", 3)]), figures.Stage("dedup", 7, 7, [])]
-    words = "".join(ElementTree.fromstring(figures.flow(stages, "aligned corpus", "flow")).itertext())
+    stages = [flow.Stage("clean", 10, 7, [("filtered", "filtered", 3)]), flow.Stage("dedup", 7, 7, [])]
+    words = "".join(ElementTree.fromstring(flow.flow(stages, "aligned corpus", "flow")).itertext())
     for expected in ("in 10", "filtered 3", "in 7", "out 7", "aligned corpus"):
         assert expected in words
 

@@ -1,4 +1,4 @@
-"""What the tests of the whole pipeline share: a small corpus, phases run as the local runner runs them, and what a store really holds."""
+"""What the tests of the whole pipeline share: a small corpus, phases run as the runner runs them, and what a store really holds."""
 
 import gzip
 import json
@@ -292,7 +292,7 @@ def logical(store: Path) -> dict[str, Any]:
             continue
         if key.startswith("inputs/"):
             held[key] = path.read_bytes()
-        elif path.parent.name == "shards" or path.name == "manifest.json" and "/checkpoints/" not in key:
+        elif path.parent.name == "shards" or (path.name == "manifest.json" and "/checkpoints/" not in key):
             held[key] = _without_timings(store, json.loads(path.read_text()))
     return held
 

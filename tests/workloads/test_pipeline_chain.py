@@ -37,6 +37,7 @@ from nativealign_workloads.conduct import BUILTIN
 from nativealign_workloads.ledger import document_id
 
 WORKER = RULES | {
+    "sharding": {"shards": 1},
     "seed": {"documents": 40},
     "worker": {"base": {"fromConfig": TINY}, "train": TRAINING | {"epochs": 1, "globalBatch": 16, "sequenceLength": 512}},
     "rewrite": {"transformers": {"batchSize": 64}, "maxRetries": 0, "maxOutputRatio": 1},
@@ -142,11 +143,13 @@ def test_eight_shards_two_at_a_time_account_for_every_document(here: Path):
 
 
 def test_a_failed_gate_keeps_the_data_and_is_passed_on_only_where_it_is_accepted(here: Path):
-    gated = manifest_of("AlignJob", "web", RULES | {"gates": {"minNumberPreservationPercent": 100}})
+    nothing_shorter = BUILTIN["ar-1"].read_text().replace("lengthRatio: {minimum: 0.5", "lengthRatio: {minimum: 1.5", 1)
+    gates = {"codeOfConduct": {"inline": nothing_shorter}, "gates": {"maxFallbackPercent": 0}}
+    gated = manifest_of("AlignJob", "web", RULES | gates)
     write_manifests(here / "jobs.yaml", gated, manifest_of("PretrainJob", "web", PRETRAIN))
     ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here)
     assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "minNumberPreservationPercent" in ran.stdout
+    assert "GateFailed: gate not passed: maxFallbackPercent" in ran.stdout
     aligned, refused = (status(here / "home", f"{kind}/web") for kind in ("AlignJob", "PretrainJob"))
     assert aligned["state"] == "GateFailed"
     assert rows(here / "home" / "store", aligned["outputs"]["rewrite"], "documents")
@@ -206,7 +209,7 @@ def test_a_spent_budget_stops_the_job_and_a_larger_one_goes_on_where_it_stopped(
     assert len({row["id"] for row in pairs}) == len(pairs) == 40
     assert {row["expert"] for row in pairs} == {"openai:served"}
     manifest = json.loads((here / "home" / "store" / found["outputs"]["annotate"] / "manifest.json").read_text())
-    assert manifest["facts"]["usage"] == {"requests": 40, "tokens": 40 * 15}
+    assert manifest["facts"]["usage"].items() >= {"requests": 40, "tokens": 40 * 15}.items()
     assert found["cost"]["expertRequests"] == 40
     assert found["cost"]["expertTokens"] == 40 * 15
 

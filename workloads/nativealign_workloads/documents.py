@@ -6,6 +6,7 @@ from functools import partial
 from nativealign_api.common import Corpus
 from nativealign_workloads.commit import Json, read_json, step_rows
 from nativealign_workloads.context import Context
+from nativealign_workloads.errors import NoInputError
 from nativealign_workloads.inspection.corpora import shard_key
 from nativealign_workloads.ledger import document_id
 from nativealign_workloads.records import BadRecord, Record, read_records
@@ -25,6 +26,10 @@ def corpus_documents(context: Context, corpora: list[Corpus], prefix: str, shard
 def _records(context: Context, corpus: Corpus, unit: Json) -> Iterator[Record | BadRecord]:
     source = open_source(context, corpus.uri)
     offset, step = unit["stride"]
+    info = source.store.stat(f"{source.folder}{unit['key']}")
+    if info is None or info.etag != unit["etag"]:
+        problem = f"{corpus.uri}: {unit['key']} is not what it was when the job started"
+        raise NoInputError("InputChanged", problem, "create a new job")
     read = partial(read_records, format=corpus.format, text_field=corpus.text_field, id_field=corpus.id_field)
     with source.store.open(f"{source.folder}{unit['key']}") as stream:
         for record in read(stream, unit["key"]):

@@ -17,7 +17,7 @@ from nativealign_api.align import Chunking, Expert, Seed
 from nativealign_api.common import BaseModelSource
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
-from nativealign_workloads.align.segments import part_rows, usage, work_in_segments
+from nativealign_workloads.align.segments import billed, part_rows, usage, work_in_segments
 from nativealign_workloads.commit import (
     Json,
     Segments,
@@ -132,14 +132,14 @@ def annotate(context: Context) -> Json:
 def summarize(pairs: Iterable[Json]) -> Json:
     """Counts over pairs: all, accepted for training, left unchanged by the expert, broken guards, usage."""
     found: Counter[str] = Counter()
-    requests, tokens = 0, 0
+    spent = usage([])
     for row in pairs:
         found.update(["pairs"] + ["accepted"] * row["accepted"] + ["unchanged"] * row["unchanged"])
         found.update(f"guard/{guard}" for guard in row["guards"])
-        requests, tokens = requests + row["requests"], tokens + row["tokens"]
+        spent = usage([spent, row])
     guards = {name.removeprefix("guard/"): count for name, count in sorted(found.items()) if name.startswith("guard/")}
     counts = {name: found[name] for name in ("pairs", "accepted", "unchanged")}
-    return counts | {"guards": guards, "usage": {"requests": requests, "tokens": tokens}}
+    return counts | {"guards": guards, "usage": spent}
 
 
 class _Annotator:
@@ -174,8 +174,7 @@ class _Annotator:
             "error": reply.error,
             "expert": self._engine.name,
             "conduct": self._hash,
-            "requests": int(reply.completion_tokens > 0),
-            "tokens": reply.prompt_tokens + reply.completion_tokens,
+            **billed(reply),
         }
 
 

@@ -16,10 +16,11 @@ import xxhash
 from nativealign_api.align import AlignGates, Assess
 from nativealign_workloads.align.chunks import open_endpoint, pinned_conduct
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
+from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, judge_messages, parse_scores
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Request
-from nativealign_workloads.guards.measures import length_ratio, lost_share, numbers
+from nativealign_workloads.guards.measures import length_ratio, lost_share, numbers, without_declared
 from nativealign_workloads.sources import model_folder
 
 SHOWN = 24
@@ -40,13 +41,14 @@ def measure(context: Context) -> Json:
     settings = context.job.require("assess", Assess)
     rows = draw(_rows(context), settings.documents, settings.seed)
     context.progress.begin(len(rows), "documents")
-    measures: dict[str, list[float]] = preservation(rows)
+    conduct, _ = pinned_conduct(context)
+    measures: dict[str, list[float]] = preservation(rows, conduct)
     if settings.perplexity_model:
         measures |= _perplexity(context, rows)
     if settings.toxicity_model:
         measures |= _toxicity(context, rows, settings.toxicity_model.toxic_labels)
     if settings.judge:
-        measures |= _judge(context, rows, settings)
+        measures |= _judge(context, conduct, rows, settings)
     for number, row in enumerate(rows):
         values = {name: values[number] for name, values in measures.items()}
         shard.part("measures").add({"id": row["id"], **values})
@@ -68,10 +70,14 @@ def draw(rows: Iterator[Json], count: int, seed: int) -> list[Json]:
     return [row for _, _, row in sorted(heapq.nsmallest(count, ranked, key=lambda item: item[:2]), key=lambda item: item[1])]
 
 
-def preservation(rows: list[Json]) -> dict[str, list[float]]:
-    """For each document: share of its numbers kept, letters after over before, 1 if anything changed."""
+def preservation(rows: list[Json], conduct: Conduct) -> dict[str, list[float]]:
+    """For each document: share of its numbers kept, letters after over before, 1 if anything changed.
+
+    Numbers that the code of conduct declares as removed (masked phone numbers, advertisements) do not count.
+    """
+    sides = [(numbers(without_declared(conduct, row["origin"])), numbers(row["rewritten"])) for row in rows]
     return {
-        "numbersKept": [1 - lost_share(numbers(row["origin"]), numbers(row["rewritten"])) for row in rows],
+        "numbersKept": [1 - lost_share(before, after) for before, after in sides],
         "lengthRatio": [length_ratio(row["origin"], row["rewritten"]) for row in rows],
         "changed": [float(row["origin"] != row["rewritten"]) for row in rows],
     }
@@ -98,10 +104,9 @@ def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str
     }
 
 
-def _judge(context: Context, rows: list[Json], settings: Assess) -> dict[str, list[float]]:
+def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> dict[str, list[float]]:
     """Scores 1 to 10 of the five aspects; nan where the judge gave no usable answer."""
     assert settings.judge
-    conduct, _ = pinned_conduct(context)
     engine = open_endpoint(context, settings.judge, "judge", {})
     asked = [Request(row["id"], judge_messages(conduct, row["origin"], row["rewritten"]), "", JUDGE_TOKENS) for row in rows]
     answers = [parse_scores(reply.text) or {} for reply in engine.generate(asked)]

@@ -87,13 +87,13 @@ def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json) ->
     share = context.job.indexes
     limits = Limits(
         concurrency=max(1, spec.limits.concurrency // share),
-        requests_per_minute=_part(spec.limits.requests_per_minute, share),
-        tokens_per_minute=_part(spec.limits.tokens_per_minute, share),
+        requests_per_minute=_rate(spec.limits.requests_per_minute, share),
+        tokens_per_minute=_rate(spec.limits.tokens_per_minute, share),
         timeout_seconds=float(spec.timeout_seconds),
     )
     budget = Budget(
-        _part(spec.budget.requests, share),
-        _part(_token_limit(spec), share),
+        part_of(spec.budget.requests, context.index, share),
+        part_of(_token_limit(spec), context.index, share),
         spent_requests=spent.get("requests", 0),
         spent_tokens=spent.get("tokens", 0),
     )
@@ -101,8 +101,13 @@ def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json) ->
     return OpenAIEngine(spec.endpoint, spec.model, key, limits, budget, temperature=spec.temperature, seed=spec.seed)
 
 
-def _part(limit: int | None, share: int) -> int | None:
+def _rate(limit: int | None, share: int) -> int | None:
     return None if limit is None else max(1, limit // share)
+
+
+def part_of(limit: int | None, index: int, share: int) -> int | None:
+    """What shard `index` of `share` may spend; the parts add up to the limit exactly."""
+    return None if limit is None else limit // share + (index < limit % share)
 
 
 def _token_limit(spec: OpenAISpec) -> int | None:

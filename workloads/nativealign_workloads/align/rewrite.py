@@ -13,7 +13,7 @@ from nativealign_api.align import Chunking, Expert, Rewrite
 from nativealign_api.common import TransformersEngine as TransformersSpec
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
-from nativealign_workloads.align.segments import part_rows, usage, work_in_segments
+from nativealign_workloads.align.segments import billed, part_rows, usage, work_in_segments
 from nativealign_workloads.commit import Json, Segments, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
@@ -43,8 +43,8 @@ class Rewriting:
     verdicts: list[Verdict] = field(default_factory=list)
     """Every guard that an answer broke, over all tries."""
     tries: int = 0
-    requests: int = 0
-    tokens: int = 0
+    usage: Json = field(default_factory=lambda: usage([]))
+    """What endpoints billed for it; the worker's own answers cost nothing."""
 
     def dump(self) -> Json:
         guards = [{"guard": v.guard, "value": round(v.value, 4), "limit": v.limit, "action": v.action} for v in self.verdicts]
@@ -86,9 +86,8 @@ class Rewriter:
         verdicts = [NO_ANSWER] if failed else check(self._conduct, origin, reply.text, reply.finish_reason)
         action = decide(verdicts, retry=retry, expert=expert)
         result.by, result.tries = engine.name, result.tries + 1
-        if engine is self._expert:  # the worker's tokens cost nothing
-            result.requests += int(reply.completion_tokens > 0)
-            result.tokens += reply.prompt_tokens + reply.completion_tokens
+        if engine is self._expert:
+            result.usage = usage([result.usage, billed(reply)])
         result.verdicts += verdicts
         if action is None:
             result.state, result.text = ("Unchanged", origin) if unchanged(origin, reply.text) else ("Rewritten", reply.text)
@@ -106,8 +105,7 @@ def document(row: Json, results: list[Rewriting], lineage: Json) -> Json:
         "origin": row["text"],
         "rewritten": reassemble(chunks, {result.piece.chunk.index: result.text for result in results}),
         "chunks": [result.dump() for result in results],
-        "requests": sum(result.requests for result in results),
-        "tokens": sum(result.tokens for result in results),
+        **usage(result.usage for result in results),
         **lineage,
     }
 
@@ -164,7 +162,7 @@ def _open_worker(folder: Path, spec: TransformersSpec) -> Engine:
 
 def _divide(shard: ShardCommit, rows: Iterable[Json]) -> tuple[Tally, Json]:
     """Writes the rows into `documents` and `removed`, and counts them."""
-    tally, states, guards, spent = Tally(), Counter[str](), Counter[str](), {"requests": 0, "tokens": 0}
+    tally, states, guards, spent = Tally(), Counter[str](), Counter[str](), usage([])
     for row in rows:
         empty = not row["rewritten"].strip()
         tally.add(row["id"], Outcome.FILTERED if empty else Outcome.OUT, "Dropped" if empty else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nativealign_workloads.commit import Json, Segments, ShardCommit
 from nativealign_workloads.context import Context
+from nativealign_workloads.engines import Reply
 from nativealign_workloads.records import read_rows
 from nativealign_workloads.store import NotFound
 
@@ -55,10 +56,20 @@ def part_rows(path: Path) -> Iterator[Json]:
         yield from read_rows(stream, path.name)
 
 
+USAGE = ("requests", "tokens", "completionTokens")
+"""What endpoints bill: requests, prompt and completion tokens together, completion tokens alone."""
+
+
+def billed(reply: Reply) -> Json:
+    """What an endpoint bills for a reply."""
+    tokens = {"tokens": reply.prompt_tokens + reply.completion_tokens, "completionTokens": reply.completion_tokens}
+    return {"requests": int(reply.completion_tokens > 0), **tokens}
+
+
 def usage(rows: Iterable[Json]) -> Json:
-    """Requests and tokens that rows, or the usages of shards, have cost."""
-    requests, tokens = 0, 0
+    """What rows, or the usages of shards, have cost together."""
+    spent = dict.fromkeys(USAGE, 0)
     for row in rows:
-        requests += row["requests"]
-        tokens += row["tokens"]
-    return {"requests": requests, "tokens": tokens}
+        for name in USAGE:
+            spent[name] += row[name]
+    return spent

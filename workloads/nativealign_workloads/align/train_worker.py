@@ -49,7 +49,7 @@ def train(context: Context) -> Json:
         arguments={"shard": str(context.scratch / "pairs"), "length": settings.sequence_length, "seed": settings.seed},
     )
     run_gang(context, "nativealign_workloads.align.train_worker:run_rank", run)
-    return (commit_model(shard, run.folder) if context.index == 0 else {}) | {"dropped": dropped}
+    return commit_model(shard, run.folder, dropped=dropped) if context.index == 0 else {}
 
 
 def run_rank(path: str) -> None:

@@ -85,9 +85,11 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
 def _language_model(model_dir: Path, device: str, precision: str, batch_size: int, seed: int) -> Any:
     """An HFLM around the loaded model that reports how many items went through."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model, tokenizer = models.load_model(model_dir, device, precision)
+    models.stay_offline()
     import torch
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.huggingface import HFLM  # before the weights: a package that is missing is found at once
+
+    model, tokenizer = models.load_model(model_dir, device, precision)
 
     class ReportingLM(HFLM):
         report: Callable[[int], None]

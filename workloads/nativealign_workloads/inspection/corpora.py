@@ -69,7 +69,7 @@ def shard_key(prefix: str, shard: int) -> str:
 def plan_shards(given: list[Corpus], listings: list[list[SourceFile]], shards: int) -> list[list[Json]]:
     """The units of each shard: whole files by size, and every k-th record of files larger than a fair share.
 
-    A unit is {corpus, key, stride: [offset, step]}. Pure and stable: the same listing gives the same plan.
+    A unit is {corpus, key, stride: [offset, step], etag}. Pure and stable: the same listing gives the same plan.
     """
     every = [(corpus.name, file) for corpus, listing in zip(given, listings, strict=True) for file in listing]
     fair = sum(file.size for _, file in every) / shards
@@ -80,7 +80,7 @@ def plan_shards(given: list[Corpus], listings: list[list[SourceFile]], shards: i
         for offset in range(strides):
             lightest = min(range(shards), key=lambda shard: (load[shard], shard))
             load[lightest] += file.size / strides
-            plan[lightest].append({"corpus": corpus, "key": file.key, "stride": [offset, strides]})
+            plan[lightest].append({"corpus": corpus, "key": file.key, "stride": [offset, strides], "etag": file.etag})
     order = {corpus.name: number for number, corpus in enumerate(given)}
     return [sorted(units, key=lambda unit: (order[unit["corpus"]], unit["key"], unit["stride"])) for units in plan]
 

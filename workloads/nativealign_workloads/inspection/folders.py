@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ def model_uri(spec: Any, name: str) -> str:
 
 
 def pin_model(context: Context, uri: str) -> Json:
-    """Lists a model's folder. Before anything is computed with it raises ConfigError PickledWeights or ModelIncomplete, or DataError
-    ModelUnreadable.
+    """Lists a model's folder, before anything is computed with it.
+
+    Raises ConfigError PickledWeights or ModelIncomplete, DataError ModelUnreadable.
     """
     source = open_source(context, uri)
     listing = required_files(source)
@@ -43,19 +45,23 @@ def pin_model(context: Context, uri: str) -> Json:
         raise ConfigError("ModelIncomplete", f"{uri} has no *.safetensors", "give a folder in Hugging Face format")
     if "config.json" not in names:
         raise ConfigError("ModelIncomplete", f"{uri} has no config.json", "give a folder in Hugging Face format")
-    _check_json(source, listing)
+    _check_small_files(source, listing)
     return _pin_listing(context, {"uri": uri, "files": [[file.key, file.size, file.etag] for file in listing]})
 
 
-def _check_json(source: Source, listing: list[SourceFile]) -> None:
+def _check_small_files(source: Source, listing: list[SourceFile]) -> None:
+    from tokenizers import Tokenizer
+
+    parsers: dict[str, Callable[[bytes], Any]] = {"config.json": json.loads, "tokenizer.json": Tokenizer.from_buffer}
     for file in listing:
-        if Path(file.key).name in ("config.json", "tokenizer.json"):
+        name = Path(file.key).name
+        if name in parsers:
+            content = source.store.read(f"{source.folder}{file.key}")
             try:
-                json.loads(source.store.read(f"{source.folder}{file.key}"))
-            except ValueError as error:  # also what is not UTF-8
-                raise DataError(
-                    "ModelUnreadable", f"{source.uri}: {file.key} is no JSON: {error}", "export the model again"
-                ) from None
+                parsers[name](content)
+            except Exception as error:  # tokenizers raises nothing more special
+                problem = f"{source.uri}: {file.key} is broken: {error}"
+                raise DataError("ModelUnreadable", problem, "export the model again") from None
 
 
 def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:

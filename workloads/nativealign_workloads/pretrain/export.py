@@ -44,8 +44,8 @@ def card(context: Context, trained: Json, parameters: int) -> str:
     settings = {name: trained["parameters"][name] for name in ("optimizer", "deepspeed", "seed", "globalBatch")}
     return (
         f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {context.job.name}\n\n"
-        f"Continued pre-training on aligned text (arXiv 2412.03253) by nativealign; {parameters} parameters, {facts['steps']} steps, "
-        f"{facts['tokens']} tokens, loss {facts['firstLoss']:.4f} to {facts['finalLoss']:.4f}.\n\n"
+        f"Continued pre-training on aligned text (arXiv 2412.03253) by nativealign; {parameters} parameters, "
+        f"{facts['steps']} steps, {facts['tokens']} tokens, loss {facts['firstLoss']:.4f} to {facts['finalLoss']:.4f}.\n\n"
         f"| source | documents | tokens | digest |\n|---|---|---|---|\n{rows}\n"
         f"Digest of the training step: `{trained['digest']}`\n\n```json\n{json.dumps(settings, indent=1, sort_keys=True)}\n```\n"
     )

@@ -46,7 +46,7 @@ def run(context: Context) -> Json:
     arguments = {"sources": [asdict(source) for source in sources], "seed": read("seed", int), "length": length, "shards": shards}
     folder = context.scratch / "run"
     run_gang(context, "nativealign_workloads.pretrain.train:run_rank", Run(model, settings, folder, arguments))
-    return commit_model(shard, folder) if context.index == 0 else {}
+    return commit_model(shard, folder, samples=mix.counts(steps * batch)) if context.index == 0 else {}
 
 
 def mix_sources(mix: list[MixEntry], rows: dict[str, int], when_exhausted: str, length: int) -> list[Source]:
@@ -99,5 +99,6 @@ def commit(context: Context) -> Json:
     records = shard_records(context, "train", 1)
     facts = records[0]["facts"]
     tokenized = manifest(context.store, context.job.inputs["tokenize"])["facts"]["sources"]
-    commit_step(context, records, **facts, sources=tokenized)
+    sources = [source | {"samples": facts["samples"][source["name"]]} for source in tokenized]
+    commit_step(context, records, **{name: value for name, value in facts.items() if name != "samples"}, sources=sources)
     return {"metrics": {"firstLoss": facts["firstLoss"], "finalLoss": facts["finalLoss"]}, "counts": {"steps": facts["steps"]}}

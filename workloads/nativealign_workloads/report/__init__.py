@@ -6,7 +6,7 @@ is called "not measured", with the reason.
 
     gather      status.json and the store's manifests -> Job
     align, pretrain, evaluate, overview, ledger   Job -> what the templates show; pure
-    figures     numbers -> inline SVG; pure
+    figures, flow   numbers -> inline SVG; pure
     text        corpus text, which is untrusted -> paragraphs with direction and differences; pure
     page        all of it -> HTML
 """

@@ -4,7 +4,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nativealign_workloads.report import figures, ledger, text, wording
+from nativealign_workloads.report import figures, flow, ledger, text, wording
 from nativealign_workloads.report.gather import Job
 from nativealign_workloads.report.overview import Tile
 
@@ -89,12 +89,12 @@ def inputs(job: Job) -> Json:
 def _flow(rows: list[ledger.Row]) -> Markup | None:
     if not rows or not rows[0].read:
         return None
-    stages = [figures.Stage(row.step, row.read, row.kept, [(o, wording.OUTCOMES[o], n) for o, n in row.losses]) for row in rows]
+    stages = [flow.Stage(row.step, row.read, row.kept, [(o, wording.OUTCOMES[o], n) for o, n in row.losses]) for row in rows]
     end = "aligned corpus" if rows[-1].step == LEDGER_STEPS[-1] else f"after {rows[-1].step}"
     told = f"Flow of documents: {wording.count(rows[0].read)} read; " + "; ".join(
         f"{row.step} keeps {wording.count(row.kept)}" for row in rows
     )
-    return figures.flow(stages, end, told)
+    return flow.flow(stages, end, told)
 
 
 def reasons(rows: list[ledger.Row]) -> list[Json]:

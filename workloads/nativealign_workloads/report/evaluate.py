@@ -72,7 +72,7 @@ def _score(job: Job, name: str, score: Json) -> Json:
         "truncated": score.get("truncated"),
         "unusable": answers.unusable if answers.items else None,
         "constant": shown(metric, constant["score"]) if constant else None,
-        "below": bool(constant) and score["score"] is not None and score["score"] < constant["score"],
+        "below": constant is not None and score["score"] is not None and score["score"] < constant["score"],
         "protocol": score.get("protocol"),
         "published": name == "mmlu-ar",
         "views": [

@@ -22,7 +22,8 @@ def render(jobs: list[Job]) -> str:
     ordered = in_order(jobs)
     title = ordered[0].reference if len(ordered) == 1 else "Chain of " + ", ".join(job.reference for job in ordered)
     chain = overview.chain(ordered, headlines) if len(ordered) > 1 else []
-    return environment().get_template("page.html").render(title=title, chain=chain, jobs=[_job(job) for job in ordered])
+    page: str = environment().get_template("page.html").render(title=title, chain=chain, jobs=[_job(job) for job in ordered])
+    return page
 
 
 def headlines(job: Job) -> list[overview.Tile]:

@@ -74,12 +74,12 @@ def _show(context: Context, metrics: StepMetrics, total: int) -> None:
     context.progress.advance(loss=metrics.loss, tokensPerSecond=metrics.tokens_per_second)
 
 
-def commit_model(shard: ShardCommit, folder: Path) -> dict[str, Any]:
-    """Commits model, metrics and result of a finished run as shard 0. `shard` knows when the phase began."""
+def commit_model(shard: ShardCommit, folder: Path, **more: Any) -> dict[str, Any]:
+    """Commits model, metrics, result and further facts of a finished run as shard 0. `shard` knows when the phase began."""
     facts = json.loads((folder / "result.json").read_text())
     shard.folder("model", folder / "model")
     shard.file("metrics.jsonl", folder / "metrics.jsonl")
-    shard.commit(**facts, curve=curve(folder / "metrics.jsonl"))
+    shard.commit(**facts, **more, curve=curve(folder / "metrics.jsonl"))
     return {"metrics": {"firstLoss": facts["firstLoss"], "finalLoss": facts["finalLoss"]}, "counts": {"steps": facts["steps"]}}
 
 
