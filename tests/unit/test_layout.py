@@ -15,7 +15,10 @@ def test_top_folders_are_no_packages_since_operator_would_shadow_the_standard_li
     assert not (ROOT / folder / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("module", ["nativealign_api.kinds", "nativealign_operator.render", "nativealign_cli.main", "nativealign_cli.runner"])
+MODULES = ["nativealign_api.kinds", "nativealign_operator.render", "nativealign_cli.main", "nativealign_cli.runner"]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_api_operator_and_cli_never_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,7 +20,7 @@ from nativealign_cli.inspecting import show_status
 from nativealign_cli.state import Home, Run
 
 Json = dict[str, Any]
-WORDS = "علم نور بيت شمس قمر بحر جبل نهر شجرة كتاب قلم باب سماء أرض ريح مطر ثلج نار ماء طريق".split()
+WORDS = ("علم", "نور", "بيت", "شمس", "قمر", "بحر", "جبل", "نهر", "شجرة", "كتاب", "قلم", "باب", "سماء", "أرض", "ريح", "مطر")
 DOCUMENTS = 10
 ALIGN: Json = {
     "corpora": [{"name": "web", "uri": "corpus/"}],
@@ -73,7 +73,9 @@ class Desk:
         assert "Traceback" not in done.stdout + done.stderr + logs
         return done
 
-    def fails(self, code: int, reason: str, *words: str, environment: dict[str, str] | None = None, more: tuple[str | Path, ...] = ()) -> str:
+    def fails(
+        self, code: int, reason: str, *words: str, environment: dict[str, str] | None = None, more: tuple[str | Path, ...] = ()
+    ) -> str:
         """Runs; output, status and doctor must all tell the same cause with all `words` in it. Returns the message."""
         done = self.run(*more, environment=environment)
         assert done.returncode == code, done.stdout + done.stderr

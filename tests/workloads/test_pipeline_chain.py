@@ -35,10 +35,11 @@ from tests.workloads.pipeline import (
 from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.conduct import BUILTIN
 from nativealign_workloads.ledger import document_id
+from nativealign_workloads.records import read_rows
 
 WORKER = RULES | {
     "sharding": {"shards": 1},
-    "seed": {"documents": 40},
+    "seed": {"documents": 24},
     "worker": {"base": {"fromConfig": TINY}, "train": TRAINING | {"epochs": 1, "globalBatch": 16, "sequenceLength": 512}},
     "rewrite": {"transformers": {"batchSize": 64}, "maxRetries": 0, "maxOutputRatio": 1},
     "chunking": {"maxTokens": 64},
@@ -57,7 +58,7 @@ SAUDI_NEWS = HERE.parents[2] / "shared" / "data" / "corpus" / "saudi-news.jsonl.
 def small_quickstart() -> list[dict[str, Any]]:
     """The quickstart's own manifests with less of everything."""
     align, pretrain, evaluate = yaml.safe_load_all((QUICKSTART / "quickstart.yaml").read_text())
-    align["spec"] |= {"corpora": RULES["corpora"], "maxQuarantinedPercent": 20, "seed": {"documents": 40}}
+    align["spec"] |= {"corpora": RULES["corpora"], "maxQuarantinedPercent": 20, "seed": {"documents": 24}}
     align["spec"]["worker"]["base"]["fromConfig"] = TINY
     align["spec"]["worker"]["train"]["optimizer"]["learningRate"] = 3e-3
     align["spec"]["rewrite"]["maxOutputRatio"] = 1
@@ -70,8 +71,8 @@ def small_quickstart() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """A folder with a corpus of 120 records."""
-    make_corpus(tmp_path / "corpus", 120)
+    """A folder with a corpus of 60 records."""
+    make_corpus(tmp_path / "corpus", 60)
     return tmp_path
 
 
@@ -79,6 +80,11 @@ def listing(store: Path) -> dict[str, tuple[int, int, int]]:
     """Every file with what changes when somebody writes it: size, time, inode."""
     found = {path: path.stat() for path in store.rglob("*") if path.is_file()}
     return {str(path): (stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in found.items()}
+
+
+def manifest_facts(store: Path, prefix: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((store / prefix / "manifest.json").read_text())["facts"]
+    return facts
 
 
 def computed(steps: list[dict[str, Any]]) -> list[str]:
@@ -91,7 +97,7 @@ class TestTheQuickstart:
     @pytest.fixture(scope="class")
     def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("quickstart")
-        make_corpus(folder / "corpus", 120)
+        make_corpus(folder / "corpus", 60)
         write_manifests(folder / "jobs.yaml", *small_quickstart())
         ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=folder)
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -133,7 +139,7 @@ def test_eight_shards_two_at_a_time_account_for_every_document(here: Path):
     outputs = status(here / "home", "AlignJob/web")["outputs"]
     store = here / "home" / "store"
     clean, dedup, rewrite = (account(store, outputs[step]) for step in ("clean", "dedup", "rewrite"))
-    assert_conserved(make_corpus(here / "again", 120), clean)
+    assert_conserved(make_corpus(here / "again", 60), clean)
     assert_conserved(clean["out"], dedup)
     assert_conserved(dedup["out"], rewrite)
     assert dedup["duplicate"]
@@ -143,16 +149,20 @@ def test_eight_shards_two_at_a_time_account_for_every_document(here: Path):
 
 
 def test_a_failed_gate_keeps_the_data_and_is_passed_on_only_where_it_is_accepted(here: Path):
-    nothing_shorter = BUILTIN["ar-1"].read_text().replace("lengthRatio: {minimum: 0.5", "lengthRatio: {minimum: 1.5", 1)
-    gates = {"codeOfConduct": {"inline": nothing_shorter}, "gates": {"maxFallbackPercent": 0}}
-    gated = manifest_of("AlignJob", "web", RULES | gates)
-    write_manifests(here / "jobs.yaml", gated, manifest_of("PretrainJob", "web", PRETRAIN))
-    ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here)
+    """The expert answers with one word always, so that the guards keep every original."""
+    with openai_server() as server:
+        server.forever = Answer(body=completion("نعم"))
+        expert = {"expert": {"openai": {"model": "served", "endpoint": server.url}}, "gates": {"maxFallbackPercent": 50}}
+        jobs = [manifest_of("AlignJob", "web", RULES | expert), manifest_of("PretrainJob", "web", PRETRAIN)]
+        write_manifests(here / "jobs.yaml", *jobs)
+        ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert "GateFailed: gate not passed: maxFallbackPercent" in ran.stdout
     aligned, refused = (status(here / "home", f"{kind}/web") for kind in ("AlignJob", "PretrainJob"))
     assert aligned["state"] == "GateFailed"
-    assert rows(here / "home" / "store", aligned["outputs"]["rewrite"], "documents")
+    kept = rows(here / "home" / "store", aligned["outputs"]["rewrite"], "documents")
+    assert kept
+    assert all(row["rewritten"] == row["origin"] for row in kept)
     assert refused["state"] == "Failed"
     assert refused["conditions"][0]["reason"] == "UpstreamFailed"
     assert "AlignJob/web is GateFailed" in refused["conditions"][0]["message"]
@@ -173,6 +183,10 @@ def polished(request: dict[str, Any]) -> Answer:
     return Answer(body=completion(f"{text} ."))
 
 
+BUDGET = 180
+"""More requests than a segment takes, and fewer than two."""
+
+
 @pytest.fixture
 def expert() -> Iterator[OpenAIServer]:
     with openai_server() as server:
@@ -187,31 +201,36 @@ def expert() -> Iterator[OpenAIServer]:
 
 
 def test_a_spent_budget_stops_the_job_and_a_larger_one_goes_on_where_it_stopped(here: Path, expert: OpenAIServer):
+    """With one shard its budget is the whole one; a segment is the answers for 16 documents."""
+
     def job(requests: int) -> dict[str, Any]:
         openai = {"model": "served", "endpoint": expert.url, "budget": {"requests": requests}}
-        return manifest_of("AlignJob", "web", WORKER | {"expert": {"openai": openai}, "chunking": {"maxTokens": 4096}})
+        return manifest_of("AlignJob", "web", WORKER | {"expert": {"openai": openai}})
 
-    write_manifests(here / "job.yaml", job(20))
+    write_manifests(here / "job.yaml", job(BUDGET))
     ran = nativealign("run", "job.yaml", "--home", "home", cwd=here)
     assert ran.returncode == ExitCode.CONFIG, ran.stdout + ran.stderr
-    assert "BudgetExhausted: spent 20 of 20 requests" in ran.stdout
+    assert f"BudgetExhausted: spent {BUDGET} of {BUDGET} requests" in ran.stdout
     assert "raise the expert's budget" in ran.stdout
-    assert len(expert.requests) == 20
+    assert len(expert.requests) == BUDGET
+    (segment,) = (here / "home" / "store").glob("steps/annotate/*/annotate/segments/00000/*")
+    with segment.open("rb") as stream:
+        paid = list(read_rows(stream, segment.name))
+    assert len({row["id"] for row in paid}) == 16
 
-    write_manifests(here / "job.yaml", job(200))
+    write_manifests(here / "job.yaml", job(100_000))
     ran = nativealign("run", "job.yaml", "--home", "home", cwd=here)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    asked = [request["messages"][-1]["content"] for request in expert.requests]
-    assert len(set(asked)) == 40
-    assert [asked.count(text) for text in asked[:16]] == [1] * 16, "a committed segment was asked again"
-    found = status(here / "home", "AlignJob/web")
-    pairs = rows(here / "home" / "store", found["outputs"]["annotate"], "pairs")
-    assert len({row["id"] for row in pairs}) == len(pairs) == 40
+    found, store = status(here / "home", "AlignJob/web"), here / "home" / "store"
+    pairs = rows(store, found["outputs"]["annotate"], "pairs")
+    assert pairs[: len(paid)] == paid
+    assert len({row["id"] for row in pairs}) == WORKER["seed"]["documents"]
     assert {row["expert"] for row in pairs} == {"openai:served"}
-    manifest = json.loads((here / "home" / "store" / found["outputs"]["annotate"] / "manifest.json").read_text())
-    assert manifest["facts"]["usage"].items() >= {"requests": 40, "tokens": 40 * 15}.items()
-    assert found["cost"]["expertRequests"] == 40
-    assert found["cost"]["expertTokens"] == 40 * 15
+    spent = [manifest_facts(store, found["outputs"][step])["usage"] for step in ("annotate", "rewrite")]
+    assert spent[0].items() >= {"requests": len(pairs), "tokens": 15 * len(pairs)}.items()
+    assert len(expert.requests) - BUDGET == len(pairs) - len(paid) + spent[1]["requests"], "a committed segment was paid for twice"
+    assert found["cost"]["expertRequests"] == sum(usage["requests"] for usage in spent)
+    assert found["cost"]["expertTokens"] == sum(usage["tokens"] for usage in spent)
 
 
 # Models for measuring and choosing, made on the spot
@@ -272,16 +291,17 @@ def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, model
         assert 0 < row["toxicityBefore"] < 1
         assert (row["perplexityBefore"] == pytest.approx(row["perplexityAfter"], rel=1e-4)) or not same
         assert (row["toxicityBefore"] == pytest.approx(row["toxicityAfter"], rel=1e-4)) or not same
-    means = json.loads((world.store / f"steps/assess/{digests['assess']}/manifest.json").read_text())["facts"]["measures"]
+    means = manifest_facts(world.store, f"steps/assess/{digests['assess']}")["measures"]
     assert means["perplexityAfter"]["mean"] == pytest.approx(sum(row["perplexityAfter"] for row in measured) / 12)
 
 
-def test_how_the_corpus_is_cut_does_not_change_what_survives(here: Path, pool: Pool):
+def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path, pool: Pool):
+    make_corpus(tmp_path / "corpus", 400)
     survivors, held_out = [], []
     for shards in (1, 7, 64):
-        world = World(here / f"cut-in-{shards}").made()
+        world = World(tmp_path / f"cut-in-{shards}").made()
         job = manifest_of("AlignJob", "web", RULES | {"sharding": {"shards": shards}})
-        digests = run_phases(here, job, world, pool.run, until="rewrite")["AlignJob/web"]
+        digests = run_phases(tmp_path, job, world, pool.run, until="rewrite")["AlignJob/web"]
         kept = rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")
         survivors.append({row["id"]: row["rewritten"] for row in kept})
         held_out.append(sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["heldOut"]))
@@ -300,8 +320,8 @@ def test_two_processes_train_to_the_same_losses_as_one(here: Path, pool: Pool):
             "maxQuarantinedPercent": 20,
         }
         digests = run_phases(here, manifest_of("PretrainJob", "web", spec), world, pool.run, until="train")["PretrainJob/web"]
-        facts = json.loads((world.store / f"steps/train/{digests['train']}/manifest.json").read_text())["facts"]
-        curves.append([loss for _, loss, _ in facts["curve"]])
+        curve = manifest_facts(world.store, f"steps/train/{digests['train']}")["curve"]
+        curves.append([loss for _, loss, _ in curve])
     assert len(curves[0]) == 4
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
 

@@ -26,10 +26,10 @@ from nativealign_workloads.store import (
     LocalStore,
     NotFound,
     ObjectStore,
-    S3Store,
     credentials_from,
     open_store,
 )
+from nativealign_workloads.store.s3 import S3Store
 
 MIB = 1 << 20
 

@@ -41,7 +41,7 @@ def _change(event: str, arguments: tuple[object, ...]) -> str:
     path = arguments[PATHS[event]] if event in PATHS else None
     if not isinstance(path, str | os.PathLike) or (event == "open" and not set(str(arguments[1])) & set("wxa+")):
         return ""
-    return f"{event} {os.fspath(path)}"
+    return f"{event} {os.path.abspath(path)}"
 
 
 if "FAULT_ROOT" in os.environ:

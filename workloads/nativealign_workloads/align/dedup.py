@@ -26,7 +26,7 @@ from nativealign_workloads.context import Context
 from nativealign_workloads.ledger import Tally
 from nativealign_workloads.text.fold import words
 
-BATCH = 512
+BATCH = 256
 """Documents whose signatures are computed at once."""
 
 KEY = np.dtype([("kind", "<u2"), ("key", "<u8", 2), ("rank", "<u8"), ("ordinal", "<u8")])

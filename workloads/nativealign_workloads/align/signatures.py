@@ -17,7 +17,7 @@ U32 = NDArray[np.uint32]
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 16)
 def _word_hash(word: str) -> int:
     return xxhash.xxh3_64_intdigest(word)
 

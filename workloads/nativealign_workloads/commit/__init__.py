@@ -25,7 +25,8 @@ from nativealign_workloads.records import encode_frame, read_rows
 from nativealign_workloads.store import AlreadyExists, NotFound, ObjectStore
 
 Json = dict[str, Any]
-FRAME_ROWS = 1000
+FRAME_ROWS = 250
+"""Rows of a frame, which a writer and a reader hold in memory."""
 
 
 def record_key(prefix: str, phase: str, shard: int) -> str:
