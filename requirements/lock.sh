@@ -6,9 +6,8 @@ compile() {
     "$uv" pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 "$@"
 }
 compile --extra dev pyproject.toml -o requirements/dev.txt
-for extra in operator workloads-cpu report; do
+for extra in operator workloads-cpu workloads-gpu report; do
     compile --extra "$extra" -c requirements/dev.txt pyproject.toml -o "requirements/$extra.txt"
 done
-compile --extra workloads-gpu pyproject.toml -o requirements/workloads-gpu.txt
 printf 'hatchling\nsetuptools\nwheel\neditables\n' | compile - -o requirements/build.txt
 printf 'uv\n' | compile - -o requirements/uv.txt

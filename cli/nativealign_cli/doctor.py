@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from nativealign_api.resolved import child_name
 from nativealign_api.status import JobStatus, StepStatus
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.inspecting import find_one
@@ -95,10 +94,7 @@ def _job(run: Run) -> Iterator[Finding]:
 
 def _log_tail(run: Run, step: StepStatus, status: JobStatus) -> str:
     """What the index that failed said last; the others of its phase were stopped because of it."""
-    kind, _, name = run.reference.partition("/")
-    logs = sorted(
-        run.logs.glob(f"{child_name(kind, name, step.name, step.phase or '', 0)}-*.log"), key=lambda path: path.stat().st_mtime
-    )
+    logs = sorted(run.logs.glob(f"{step.name}-{step.phase}-*.log"), key=lambda path: path.stat().st_mtime)
     tries = {path: _last_try(path) for path in reversed(logs)}
     reasons = tuple(f"error: {condition.reason}:" for condition in status.conditions)
     told = [path for path, lines in tries.items() if any(line.startswith(reasons) for line in lines)]

@@ -85,7 +85,7 @@ def show_logs(home: Home, name: str, step: str | None, follow: bool, out: Consol
     while True:
         status = run.status() or JobStatus()
         for path in sorted(run.logs.glob("*.log"), key=lambda path: path.stat().st_mtime):
-            if step is None or f"-{step}-" in path.name:
+            if step is None or path.name.startswith(f"{step}-"):
                 _show_new(path, shown, out)
         if not follow or status.state in ENDED:
             return ExitCode.OK

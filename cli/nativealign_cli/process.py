@@ -67,7 +67,6 @@ class PhaseProcesses:
     retries: int
     watch: Callable[[float], None]
     """Called often with the part that is done, 0..1."""
-    name: str
     tries: dict[int, int] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
     _stopping: bool = False
@@ -86,7 +85,7 @@ class PhaseProcesses:
         except KeyboardInterrupt:
             _stop(running)
             raise Interrupted from None
-        except PhaseFailed:
+        except BaseException:
             _stop(running)
             raise
         return self.results
@@ -95,7 +94,7 @@ class PhaseProcesses:
         writer = uuid.uuid4().hex[:12]
         folder = self.scratch / writer
         folder.mkdir(parents=True)
-        log = self.logs / f"{self.name}-{number}.log"
+        log = self.logs / f"{self.job.step}-{self.job.phase}-{number}.log"
         index = Index(number, self._spawn(number, writer, folder, log), folder / "message.json", folder / "progress.json", log)
         return index
 

@@ -67,15 +67,14 @@ class Runner:
         code = self._attempt(job, path, run, before)
         job.status.completion_time = _now()
         run.write(job)
-        unchanged = (
-            before and before.state == job.status.state and all(step.reused for step in job.status.steps if step.name != INSPECT)
-        )
-        if not (unchanged and run.report.is_file()):
+        if not (before and _tells_the_same(before, job.status) and run.report.is_file()):
             self._make_report([job], run.report)
         self.display.finished(job, run.report if run.report.is_file() else None)
         return code
 
     def _attempt(self, job: JobObject, path: Path, run: Run, before: JobStatus | None) -> int:
+        if job.spec.suspend:
+            return _end(job, "Suspended", "Suspended", "spec.suspend is set; what is committed is kept", ExitCode.OK)
         try:
             job.status.pinned = Pinned(upstream=self._upstream(job))
             failed_gates = self._steps(job, path, run, before)
@@ -159,9 +158,7 @@ class Runner:
             self.display.phase(job, status, phase, share)
 
         try:
-            return PhaseProcesses(
-                resolved, phase, job_file, run.logs, self.home.root / "scratch", job.spec.retries, watch, name
-            ).run()
+            return PhaseProcesses(resolved, phase, job_file, run.logs, self.home.root / "scratch", job.spec.retries, watch).run()
         except PhaseFailed:
             status.state = "Failed"
             raise
@@ -188,12 +185,14 @@ class Runner:
         return (message.get("failedGates") or [message["gate"]]) if message.get("gate") in ("Fail", "Inconclusive") else []
 
     def _chain_report(self, jobs: list[JobObject]) -> None:
-        """One report for all jobs of this call, made again when one of theirs is newer."""
-        path = self.home.root / "report.html"
+        """One report for all jobs of this call, made again when it is of other jobs or one of theirs is newer."""
+        path, of = self.home.root / "report.html", self.home.root / "report.jobs"
+        names = "\n".join(str(self.home.run(job).folder) for job in jobs)
         reports = [run.report for run in map(self.home.run, jobs) if run.report.is_file()]
-        made = path.stat().st_mtime if path.is_file() else 0.0
+        made = path.stat().st_mtime if path.is_file() and of.is_file() and of.read_text() == names else 0.0
         if any(report.stat().st_mtime > made for report in reports):
             self._make_report(jobs, path)
+            of.write_text(names)
         if path.is_file():
             self.display.chain(path)
 
@@ -205,6 +204,12 @@ class Runner:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             self.display.warn(f"no report: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+
+
+def _tells_the_same(before: JobStatus, now: JobStatus) -> bool:
+    """Whether a report of the one status is a report of the other."""
+    sides = [([step.digest for step in side.steps], side.state, [c.message for c in side.conditions]) for side in (before, now)]
+    return sides[0] == sides[1] and all(step.reused for step in now.steps if step.name != INSPECT)
 
 
 def _has_gates(job: JobObject) -> bool:

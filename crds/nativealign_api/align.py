@@ -171,6 +171,17 @@ class Worker(Model):
     resources: Annotated[Resources | None, Operational] = None
     """For training the worker."""
 
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.base.fromConfig) || !has(self.train) || !has(self.train.sequenceLength)"
+             " || !has(self.base.fromConfig.maxPosition) || self.train.sequenceLength <= self.base.fromConfig.maxPosition",
+             "train.sequenceLength must not exceed base.fromConfig.maxPosition"),
+    )  # fmt: skip
+
+    def problems(self) -> Iterator[str]:
+        tiny = self.base.from_config
+        if tiny and self.train.sequence_length > tiny.max_position:
+            yield self.cel_rules[0].message
+
 
 class Rewrite(Model):
     """How the corpus is rewritten."""

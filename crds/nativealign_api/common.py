@@ -310,6 +310,15 @@ class DeepSpeed(Model):
     activation_checkpointing: Annotated[bool, Operational] = False
     """Recompute activations in the backward pass instead of keeping them."""
 
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.zeroStage) || self.zeroStage > 0 || (has(self.precision) && self.precision == 'Float32')",
+             "precision BFloat16 needs zeroStage 1 or more, whose optimizer keeps 32 bits"),
+    )  # fmt: skip
+
+    def problems(self) -> Iterator[str]:
+        if self.zero_stage == 0 and self.precision == "BFloat16":
+            yield self.cel_rules[0].message
+
 
 class Checkpoints(Model):
     """When training saves, and how much is kept."""

@@ -62,12 +62,12 @@ class HeldOutSource(Model):
 
 
 class NonInferior(Model):
-    """No benchmark may be worse than the baseline by more than the margin: a one-sided paired test on each (Holm over all)."""
+    """No benchmark may be worse than the baseline by more than the margin: a one-sided paired test on each, all must pass."""
 
     margin_points: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Largest loss that is accepted, in points of a hundred."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Confidence of the verdict over all benchmarks."""
+    """Confidence of each test."""
 
 
 class EvalGate(Model):
@@ -101,7 +101,8 @@ class EvalJobSpec(JobSpec):
 
     cel_rules: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.heldOut) || (has(self.benchmarks) && size(self.benchmarks) > 0)", "benchmarks or heldOut must be given"),
-        Rule("!has(self.gate) || has(self.baseline)", "gate needs baseline"),
+        Rule("!has(self.gate) || (has(self.baseline) && has(self.benchmarks) && size(self.benchmarks) > 0)",
+             "gate needs baseline and benchmarks"),
         Rule("!has(self.benchmarks) || self.benchmarks.all(a, self.benchmarks.exists_one(b, b.name == a.name))",
              "each benchmark may be named once"),
         Rule("!has(self.benchmarks) || has(self.data) || self.benchmarks.all(b, has(b.data))",
@@ -114,7 +115,7 @@ class EvalJobSpec(JobSpec):
         names = [benchmark.name for benchmark in self.benchmarks]
         broken = (
             not names and self.held_out is None,
-            self.gate is not None and self.baseline is None,
+            self.gate is not None and (self.baseline is None or not names),
             len(set(names)) != len(names),
             self.data is None and any(benchmark.data is None for benchmark in self.benchmarks),
             self.judge is None and "ar-beavertails" in names,

@@ -1,6 +1,6 @@
 """The three kinds as Kubernetes objects, and the table of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -83,15 +83,23 @@ def _align_references(spec: JobSpec) -> dict[str, bool]:
 
 def _pretrain_references(spec: JobSpec) -> dict[str, bool]:
     assert isinstance(spec, PretrainJobSpec)
-    return {f"AlignJob/{entry.align_job}": entry.accept_failed_gate for entry in spec.mix if entry.align_job}
+    return _all_accept((f"AlignJob/{entry.align_job}", entry.accept_failed_gate) for entry in spec.mix if entry.align_job)
 
 
 def _eval_references(spec: JobSpec) -> dict[str, bool]:
     assert isinstance(spec, EvalJobSpec)
     models = [model for model in (spec.model, spec.baseline) if model and model.pretrain_job]
-    found = {f"PretrainJob/{model.pretrain_job}": model.accept_failed_gate for model in models}
+    found = [(f"PretrainJob/{model.pretrain_job}", model.accept_failed_gate) for model in models]
     if spec.held_out:
-        found[f"AlignJob/{spec.held_out.align_job}"] = spec.held_out.accept_failed_gate
+        found.append((f"AlignJob/{spec.held_out.align_job}", spec.held_out.accept_failed_gate))
+    return _all_accept(found)
+
+
+def _all_accept(pairs: Iterable[tuple[str, bool]]) -> dict[str, bool]:
+    """A failed gate is accepted where every reference to the job accepts it."""
+    found: dict[str, bool] = {}
+    for reference, accepted in pairs:
+        found[reference] = found.get(reference, True) and accepted
     return found
 
 

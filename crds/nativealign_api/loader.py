@@ -114,6 +114,10 @@ def load_manifests(text: str, source: str) -> list[Manifest]:
         raise ManifestError([Problem(source, mark.line + 1 if mark else 1, "", f"not YAML: {error.problem}")]) from None
     except yaml.YAMLError as error:
         raise ManifestError([Problem(source, 1, "", f"not YAML: {str(error).splitlines()[0]}")]) from None
+    except RecursionError:
+        raise ManifestError(
+            [Problem(source, 1, "", "not a manifest: nested too deeply, or an alias inside its own anchor")]
+        ) from None
     finally:
         loader.dispose()
     return manifests
@@ -128,15 +132,26 @@ def _construct(node: yaml.Node, location: Location, lines: dict[Location, int]) 
     convert = _SCALARS.get(node.tag)
     if convert is None:
         raise yaml.MarkedYAMLError(problem=f"{node.tag} is not supported", problem_mark=node.start_mark)
-    return convert(node.value)
+    try:
+        return convert(node.value)
+    except ValueError:
+        raise yaml.MarkedYAMLError(problem=f"{node.value!r} is not a number", problem_mark=node.start_mark) from None
+
+
+def _merged(node: yaml.Node, location: Location, lines: dict[Location, int]) -> dict[str, Any]:
+    """The value of a merge key: a mapping, or a list of mappings of which the first counts most."""
+    value = _construct(node, (*location, "<<"), lines)
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, dict) for part in parts):
+        raise yaml.MarkedYAMLError(problem="<< takes a mapping or a list of mappings", problem_mark=node.start_mark)
+    return {key: item for part in reversed(parts) for key, item in part.items()}
 
 
 def _construct_mapping(node: yaml.MappingNode, location: Location, lines: dict[Location, int]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
-            merged = _construct(value_node, (*location, "<<"), lines)
-            mapping = {**merged, **mapping}
+            mapping = {**_merged(value_node, location, lines), **mapping}
             continue
         key = str(key_node.value)
         if (*location, key) in lines:

@@ -198,7 +198,9 @@ def _sources(spec: JobSpec, version: int, known: dict[str, str | None], pinned: 
     inputs = {entry.name: known.get(f"mix/{entry.name}") for entry in spec.mix}
     if None in inputs.values() or (spec.base.uri and not known.get("base")):
         return ()
-    tokenizer = known.get("base") or digest({"fromConfig": identity(spec.base.from_config), "corpora": inputs})
+    tokenizer = known.get("base") or digest(
+        {"fromConfig": identity(spec.base.from_config), "mix": [[e.name, inputs[e.name], identity(e.corpus)] for e in spec.mix]}
+    )
     return tuple(_source(entry, spec, version, tokenizer, str(inputs[entry.name]), pinned) for entry in spec.mix)
 
 

@@ -26,7 +26,7 @@ class MixEntry(Model):
     corpus: Corpus | None = None
     """Files."""
     view: Literal["Raw", "Cleaned", "Aligned"] = "Aligned"
-    """Which text of the AlignJob: as read, after clean, or after rewrite. The documents are the same."""
+    """Which text of the AlignJob: as read, after clean, or after rewrite (without documents that were dropped whole)."""
     accept_failed_gate: bool = False
     """Use the AlignJob also if it ended as GateFailed."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0

@@ -55,6 +55,8 @@ class ResolvedJob(BaseModel):
     """Digest of the step; None for inspect, which finds its own."""
     indexes: int
     """Completions of the Job."""
+    parallelism: int = 1
+    """Pods at the same time; rates of endpoints are shared among them."""
     resources: Resources
     """What each pod of this phase has."""
     inputs: dict[str, str]
@@ -66,13 +68,11 @@ class ResolvedJob(BaseModel):
     pinned: Pinned
     """What was pinned before this phase; inspect keeps it and adds what is missing."""
     store: Store | None = None
-    """The store; None where the runner names a folder."""
+    """The store that the spec names; inputs may lie in it also where `store_folder` is given."""
     store_folder: str | None = None
     """Folder that serves as the store, on a laptop."""
     base_directory: str | None = None
     """Folder that relative URIs start from, on a laptop."""
-    upstream_uids: dict[str, str] = {}
-    """uid of each referenced job, by kind/name."""
 
     @property
     def run(self) -> str:
@@ -111,7 +111,6 @@ def resolve(
     attempt: int = 0,
     store_folder: str | None = None,
     base_directory: str | None = None,
-    upstream_uids: dict[str, str] | None = None,
 ) -> ResolvedJob:
     """What the pods of one phase are told."""
     return ResolvedJob(
@@ -126,15 +125,15 @@ def resolve(
         form=phase.form,
         digest=step.digest,
         indexes=phase.indexes,
+        parallelism=phase.parallelism,
         resources=phase.resources,
         inputs=step.inputs,
         parameters=step.parameters,
         sources=[ResolvedSource(**vars(source)) for source in step.sources],
         pinned=job.status.pinned,
-        store=None if store_folder else job.spec.store,
+        store=job.spec.store,
         store_folder=store_folder,
         base_directory=base_directory,
-        upstream_uids=upstream_uids or {},
     )
 
 

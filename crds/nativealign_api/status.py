@@ -106,7 +106,7 @@ class JobStatus(StatusModel):
     state: str = "Waiting"
     """Summary for people: Waiting, Queued, Running, Retrying, Suspended, Complete, Failed, GateFailed, Invalid."""
     start_time: str | None = None
-    """RFC 3339 time of the first start."""
+    """RFC 3339 time of the start."""
     completion_time: str | None = None
     """RFC 3339 time of the end."""
     conditions: Annotated[list[ConditionStatus], Field(max_length=16)] = []

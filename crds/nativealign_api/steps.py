@@ -94,7 +94,8 @@ PRETRAIN_STEPS = (
     _step("tokenize", 1, "mix base sequenceLength maxQuarantinedPercent", "base",
           _single("tokenizer"), _sharded("tokenize"), COMMIT),
     _step("train", 1,
-          "base mix whenExhausted sequenceLength tokens globalBatch seed optimizer deepspeed checkpoints", "tokenize base",
+          "base mix objective whenExhausted sequenceLength tokens globalBatch seed optimizer deepspeed checkpoints",
+          "tokenize base",
           PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT, resources="trainResources"),
     _step("export", 1, "", "train", _single("export"), COMMIT),
 )  # fmt: skip

@@ -22,6 +22,7 @@ from nativealign_api.vocabulary import (
     ENV_PROGRESS,
     ENV_SCRATCH,
     ENV_SECRETS,
+    ENV_STORE_CA,
     ENV_WRITER,
 )
 
@@ -106,7 +107,7 @@ def _environment(spec: JobSpec, resolved: ResolvedJob, gang: str | None) -> list
     if resolved.resources.model_cache_claim:
         values[ENV_MODEL_CACHE] = DEFAULT_MODEL_CACHE
     if resolved.store and resolved.store.ca_bundle:
-        values["SSL_CERT_FILE"] = f"{JOB_FOLDER}/{CERTIFICATES_FILE}"
+        values[ENV_STORE_CA] = f"{JOB_FOLDER}/{CERTIFICATES_FILE}"
     if gang:
         values["MASTER_ADDR"] = f"{gang}-0.{gang}"
     if spec.service_account_name:

@@ -42,7 +42,7 @@ class Scripted:
 
 def _rewrite(worker: Scripted, expert: Scripted, **settings: int) -> dict[str, object]:
     pieces = cut("d", TEXT, Chunking(), counter(None))
-    (result,) = Rewriter(CONDUCT, Rewrite(**settings), worker, expert).run(pieces)
+    (result,) = Rewriter(CONDUCT, Rewrite(**settings), worker, expert, 1.4).run(pieces)
     return document({"id": "d", "corpus": "c", "key": "k", "ordinal": 0, "text": TEXT}, [result], {})
 
 
@@ -120,9 +120,8 @@ def test_a_table_row_of_long_cells_is_no_menu() -> None:
 
 def test_gates_say_value_limit_and_verdict_and_only_those_asked_for() -> None:
     chunks = {"Original": 30, "Rewritten": 60, "Dropped": 10}
-    measures = {"numbersKept": {"mean": 0.98}}
     asked = AlignGates(max_fallback_percent=25, min_number_preservation_percent=97)
-    assert gates(asked, chunks, measures) == [
+    assert gates(asked, chunks, 0.98) == [
         {"gate": "maxFallbackPercent", "value": 30.0, "limit": 25.0, "passed": False},
         {"gate": "minNumberPreservationPercent", "value": 98.0, "limit": 97.0, "passed": True},
     ]

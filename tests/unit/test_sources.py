@@ -36,7 +36,7 @@ KEYS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
         ("web", "", "web"),
         ("web/a.jsonl", "web/", "a.jsonl"),
         ("", "", "**"),
-        ("/data/web/[ab].gz", "/data/web/", "[ab].gz"),
+        ("/data/[ar]/*.gz", "/data/[ar]/", "*.gz"),
     ],
 )
 def test_a_path_is_split_before_its_first_wildcard(path: str, folder: str, pattern: str) -> None:
@@ -54,7 +54,8 @@ def test_a_path_is_split_before_its_first_wildcard(path: str, folder: str, patte
         ("x/**", ["x/a", "x/y/a"], ["x", "xy/a"]),
         ("x/**/a", ["x/a", "x/y/a", "x/y/z/a"], ["xa", "x/ya"]),
         ("web", ["web", "web/a", "web/x/a"], ["web2", "web2/a", "x/web"]),
-        ("part-[01].gz", ["part-0.gz", "part-1.gz"], ["part-2.gz"]),
+        ("part-[01].gz", ["part-[01].gz"], ["part-0.gz"]),
+        ("[01]*.gz", ["[01].gz", "[01]x.gz"], ["0.gz"]),
         ("a+(b).txt", ["a+(b).txt"], ["aa(b).txt"]),
     ],
 )
@@ -92,7 +93,7 @@ def test_single_stars_agree_with_the_standard_library(key: str, pattern: str) ->
 @given(st.lists(st.sampled_from(["web", "x", "*.gz", "**", "a?", "[ab]"]), min_size=1, max_size=5).map("/".join), st.booleans())
 def test_splitting_loses_nothing(path: str, slash: bool) -> None:
     folder, pattern = split_pattern(path + "/" * slash)
-    assert not set("*?[") & set(folder)
+    assert not set("*?") & set(folder)
     assert folder == "" or folder.endswith("/")
     assert (
         folder + pattern == path

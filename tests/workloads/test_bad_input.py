@@ -276,14 +276,14 @@ def test_a_referenced_job_that_never_ran_is_missing_and_one_that_failed_has_fail
 
 def model(desk: Desk, *files: str) -> None:
     for name in files:
-        desk.put(f"model/{name}", b"{}")
+        desk.put(f"model/{name}", '{"model_type": "llama"}' if name == "config.json" else "{}")
 
 
 def test_a_model_is_looked_at_before_anything_is_computed_with_it(desk: Desk) -> None:
     desk.put("corpus/a.jsonl", GOOD)
     model(desk, "config.json", "pytorch_model.bin", "tokenizer.json")
     desk.job(PRETRAIN | {"base": {"uri": "model"}, "mix": [{"corpus": ALIGN["corpora"][0]}]}, "PretrainJob")
-    desk.fails(ExitCode.CONFIG, "PickledWeights", "model has pickled weights only (pytorch_model.bin)", "safe_serialization=True")
+    desk.fails(ExitCode.CONFIG, "PickledWeights", "pickled weights only (pytorch_model.bin)", "writes safetensors")
     model(desk, "model.safetensors")
     desk.fails(ExitCode.DATA, "ModelUnreadable", "model: tokenizer.json is broken", "export the model again")
     (desk.folder / "model/tokenizer.json").unlink()

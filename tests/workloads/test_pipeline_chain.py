@@ -295,8 +295,17 @@ def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, model
     assert means["perplexityAfter"]["mean"] == pytest.approx(sum(row["perplexityAfter"] for row in measured) / 12)
 
 
+def drift(corpus: Path) -> None:
+    """Adds a hundred texts of which each is nearly its neighbour and none its far ones, so that it matters which are compared."""
+    lines = (corpus / "more.jsonl").read_bytes().splitlines()[:20]
+    words = " ".join(json.loads(line)["text"] for line in lines if line.endswith(b"}")).split()
+    texts = [" ".join(words[9 * n : 9 * n + 120]) for n in range(100)]
+    (corpus / "drift.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
 def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path, pool: Pool):
     make_corpus(tmp_path / "corpus", 400)
+    drift(tmp_path / "corpus")
     survivors, held_out = [], []
     for shards in (1, 7, 64):
         world = World(tmp_path / f"cut-in-{shards}").made()

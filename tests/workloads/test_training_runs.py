@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from nativealign_workloads.errors import ConfigError, DataError, NoInputError, StoppedError, UsageError
+from nativealign_workloads.model_files import check_model_folder
 from nativealign_workloads.store import LocalStore
 from nativealign_workloads.training import loop, model, packing, samples, sft
 from nativealign_workloads.training.checkpoint import ObjectCheckpoints
@@ -299,15 +300,15 @@ def test_samples_without_any_label_are_refused(base: Path, tmp_path: Path) -> No
 
 def test_models_that_cannot_be_read_safely_are_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match=r"no config\.json"):
-        model.check_model_folder(tmp_path)
+        check_model_folder(tmp_path)
     (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
     with pytest.raises(NoInputError, match=r"no \*\.safetensors"):
-        model.check_model_folder(tmp_path)
+        check_model_folder(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     with pytest.raises(ConfigError, match=r"PickledWeights: .*pytorch_model\.bin.*save_pretrained"):
         run(tmp_path, tmp_path / "run")
     (tmp_path / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())
-    model.check_model_folder(tmp_path)
+    check_model_folder(tmp_path)
     config = json.loads((base / "config.json").read_bytes())
     foreign = {**config, "model_type": "foreign", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(foreign))

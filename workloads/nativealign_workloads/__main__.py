@@ -58,6 +58,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MESSAGE_LIMIT = 4096
 """Bytes of a termination message that Kubernetes keeps."""
 
+SHORTENED = 1000
+"""Characters to which a part of a longer message is cut."""
+
 
 def main(arguments: list[str]) -> int:
     """Runs one phase; returns the exit code."""
@@ -110,11 +113,18 @@ def _fail(error: StepError, copies: dict[str, str]) -> int:
     return error.exit_code
 
 
+def _shortened(value: Any) -> Any:
+    """A long text cut, any other long value left out: the store has it too."""
+    if isinstance(value, str):
+        return value[:SHORTENED]
+    return value if len(json.dumps(value)) <= SHORTENED else None
+
+
 def _leave_message(message: dict[str, Any]) -> None:
-    text = json.dumps(message, ensure_ascii=False)
-    if len(text.encode()) > MESSAGE_LIMIT:
-        text = json.dumps({key: value for key, value in message.items() if len(json.dumps(value)) < 512}, ensure_ascii=False)
     path = Path(os.environ.get(vocabulary.ENV_TERMINATION_LOG, vocabulary.DEFAULT_TERMINATION_LOG))
+    text = json.dumps(message, ensure_ascii=False)
+    if len(text.encode()) > MESSAGE_LIMIT and str(path) == vocabulary.DEFAULT_TERMINATION_LOG:
+        text = json.dumps({key: _shortened(value) for key, value in message.items()}, ensure_ascii=False)
     try:
         path.write_text(text)
     except OSError:

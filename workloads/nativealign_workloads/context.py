@@ -46,6 +46,11 @@ class Context:
         return step_prefix(self.job.step, self.job.digest or "")
 
     @property
+    def device(self) -> str:
+        """Where models of this pod run: cuda or cpu."""
+        return "cuda" if self.job.resources.gpus_per_node else "cpu"
+
+    @property
     def phase_prefix(self) -> str:
         return f"{self.prefix}/{self.job.phase}"
 
@@ -120,5 +125,5 @@ def _open_store(job: ResolvedJob, secrets: Path) -> ObjectStore:
 
 def _open(store: Store | None, location: str, secrets: Path | None) -> ObjectStore:
     endpoint, region = (store.endpoint, store.region) if store else (os.environ.get("AWS_ENDPOINT_URL"), None)
-    bundle = os.environ.get("SSL_CERT_FILE") if store and store.ca_bundle else None
+    bundle = os.environ.get(vocabulary.ENV_STORE_CA) if store and store.ca_bundle else None
     return open_store(location, endpoint=endpoint, region=region, ca_bundle=bundle, secrets_dir=secrets)

@@ -5,7 +5,8 @@ Called by inspect, which lists and pins, and by the steps that read what was pin
 
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +15,11 @@ from urllib.parse import urlsplit
 from nativealign_workloads.commit import fetch_folder, manifest, read_json
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import ConfigError, NoInputError
+from nativealign_workloads.model_files import is_safe, is_tokenizer
 from nativealign_workloads.store import LocalStore, ObjectStore
+
+STALE_SECONDS = 86400
+"""Age at which a partial copy in the model cache is taken for that of a dead pod."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def _local(root: Path, pattern: str, uri: str) -> Source:
 def split_pattern(path: str) -> tuple[str, str]:
     """("web/", "*.jsonl") of web/*.jsonl. A folder, named with or without a slash at its end, has the pattern `**`."""
     parts = path.split("/")
-    first = next((n for n, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts) - 1)
+    first = next((n for n, part in enumerate(parts) if re.search(r"[*?]", part)), len(parts) - 1)
     folder = "".join(f"{part}/" for part in parts[:first])
     return folder, "/".join(parts[first:]) or "**"
 
@@ -71,7 +76,7 @@ def matches(key: str, pattern: str) -> bool:
 
     `*` and `?` stay within a name, `**` crosses folders; a pattern without wildcards names a file or a folder.
     """
-    if not re.search(r"[*?\[]", pattern):
+    if not re.search(r"[*?]", pattern):
         return key == pattern or key.startswith(f"{pattern}/")
     return _fits(key.split("/"), pattern.split("/"))
 
@@ -81,15 +86,18 @@ def _fits(names: list[str], parts: list[str]) -> bool:
         return not names and not parts
     if parts[0] == "**":
         return len(parts) == 1 or any(_fits(names[skipped:], parts[1:]) for skipped in range(len(names)))
-    return fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+    part = parts[0].replace("[", "[[]")  # a bracket stands for itself
+    return fnmatchcase(names[0], part) and _fits(names[1:], parts[1:])
 
 
 def files(source: Source) -> Iterator[SourceFile]:
     """The files of a source with size and ETag, ascending by key; empty ones and hidden ones are left out."""
-    literal = re.split(r"[*?\[]", source.pattern)[0]
+    literal = re.split(r"[*?]", source.pattern)[0]
+    named = literal == source.pattern
     for info in source.store.list(f"{source.folder}{literal}", with_etag=True):
         key = info.key.removeprefix(source.folder)
-        hidden = any(part.startswith((".", "_")) for part in key.split("/"))
+        below = key.removeprefix(literal) if named else key
+        hidden = any(part.startswith((".", "_")) for part in below.split("/"))
         if info.size and not hidden and matches(key, source.pattern):
             yield SourceFile(key, info.size, info.etag)
 
@@ -105,38 +113,46 @@ def required_files(source: Source) -> list[SourceFile]:
     return found
 
 
-def model_folder(context: Context, name: str) -> Path:
+def model_folder(context: Context, name: str, *, tokenizer_only: bool = False) -> Path:
     """A local folder with the model that an input stands for: a pinned URI, or the part `model/` of a step.
 
     It is brought once into the model cache, under its digest. Raises NoInputError InputChanged if the files behind a pinned URI are
     not the pinned ones any more.
     """
     prefix = context.job.inputs[name]
-    target = context.model_cache / prefix.rpartition("/")[2]
+    target = context.model_cache / (prefix.rpartition("/")[2] + "-tokenizer" * tokenizer_only)
+    wanted = is_tokenizer if tokenizer_only else is_safe
     listing = None if prefix.startswith("steps/") else read_json(context.store, f"{prefix}/listing.json")
     context.copies[str(target)] = str(listing["uri"]) if listing else f"the model of {prefix}"
     if target.is_dir():
         return target
     partial = target.with_name(f"{target.name}.{context.writer}.partial")
+    for left in target.parent.glob(f"{target.name}.*.partial"):
+        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     if listing:
-        fetch_pinned(context, listing, partial)
+        fetch_pinned(context, listing, partial, wanted)
     else:
         fetch_folder(context.store, manifest(context.store, prefix)["shards"][0], "model", partial)
     try:
         partial.rename(target)
-    except OSError:  # another pod was faster
-        shutil.rmtree(partial)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(partial)  # another pod was faster
     return target
 
 
-def fetch_pinned(context: Context, listing: dict[str, object], target: Path) -> Path:
-    """Brings the files of a pinned folder here and makes sure that they are the pinned ones."""
+def fetch_pinned(
+    context: Context, listing: dict[str, object], target: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> Path:
+    """Brings the wanted files of a pinned folder here and makes sure that all are the pinned ones."""
     source = open_source(context, str(listing["uri"]))
     context.copies[str(target)] = source.uri
-    now = [[file.key, file.size, file.etag] for file in files(source)]
-    if now != listing["files"]:
+    found = list(files(source))
+    if [[file.key, file.size, file.etag] for file in found] != listing["files"]:
         raise NoInputError("InputChanged", f"{source.uri} is not what it was when the job started", "create a new job")
-    for file in files(source):
+    for file in (file for file in found if wanted(Path(file.key).name)):
         key = f"{source.folder}{file.key}"
         path = target / file.key.removeprefix(f"{source.pattern}/")
         path.parent.mkdir(parents=True, exist_ok=True)

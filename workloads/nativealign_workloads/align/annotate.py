@@ -51,7 +51,9 @@ def score(context: Context) -> Json:
     from nativealign_workloads.align.perplexity import perplexities
 
     documents = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
-    for identifier, value in perplexities(model_folder(context, "seed.perplexityModel"), _texts(context, documents)):
+    for identifier, value in perplexities(
+        model_folder(context, "seed.perplexityModel"), _texts(context, documents), context.device
+    ):
         shard.part("perplexity").add({"id": identifier, "perplexity": value})
         context.progress.advance()
     shard.commit()
@@ -180,7 +182,7 @@ class _Annotator:
 
 def _tokenizer(context: Context, drawn: Json) -> Path:
     if "worker.base" in context.job.inputs:
-        return model_folder(context, "worker.base") / "tokenizer.json"
+        return model_folder(context, "worker.base", tokenizer_only=True) / "tokenizer.json"
     return fetch_folder(context.store, drawn, "tokenizer", context.scratch / "tokenizer") / "tokenizer.json"
 
 

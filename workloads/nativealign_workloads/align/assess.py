@@ -8,7 +8,6 @@ import heapq
 import re
 from collections.abc import Iterator
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -54,7 +53,7 @@ def measure(context: Context) -> Json:
         shard.part("measures").add({"id": row["id"], **values})
     context.progress.advance(len(rows))
     summaries = {name: summarize(values, settings.seed) for name, values in measures.items()}
-    shard.commit(documents=len(rows), measures=summaries, samples=shown(rows))
+    shard.commit(documents=len(rows), measures=summaries, numbersKeptOfAll=kept_of_all(rows, conduct), samples=shown(rows))
     return {"metrics": {name: value["mean"] for name, value in summaries.items() if value["mean"] is not None}}
 
 
@@ -71,16 +70,24 @@ def draw(rows: Iterator[Json], count: int, seed: int) -> list[Json]:
 
 
 def preservation(rows: list[Json], conduct: Conduct) -> dict[str, list[float]]:
-    """For each document: share of its numbers kept, letters after over before, 1 if anything changed.
+    """For each document: share of its numbers kept (nan where it has none), letters after over before, 1 if anything changed.
 
     Numbers that the code of conduct declares as removed (masked phone numbers, advertisements) do not count.
     """
     sides = [(numbers(without_declared(conduct, row["origin"])), numbers(row["rewritten"])) for row in rows]
     return {
-        "numbersKept": [1 - lost_share(before, after) for before, after in sides],
+        "numbersKept": [1 - lost_share(before, after) if before else float("nan") for before, after in sides],
         "lengthRatio": [length_ratio(row["origin"], row["rewritten"]) for row in rows],
         "changed": [float(row["origin"] != row["rewritten"]) for row in rows],
     }
+
+
+def kept_of_all(rows: list[Json], conduct: Conduct) -> float | None:
+    """Share of all numbers of the originals that the rewritings keep; None where there is no number."""
+    sides = [(numbers(without_declared(conduct, row["origin"])), numbers(row["rewritten"])) for row in rows]
+    every = sum(len(before) for before, _ in sides)
+    lost = sum(lost_share(before, after) * len(before) for before, after in sides)
+    return 1 - lost / every if every else None
 
 
 def _perplexity(context: Context, rows: list[Json]) -> dict[str, list[float]]:
@@ -89,7 +96,7 @@ def _perplexity(context: Context, rows: list[Json]) -> dict[str, list[float]]:
     folder = model_folder(context, "assess.perplexityModel")
     sides = {"Before": "origin", "After": "rewritten"}
     return {
-        f"perplexity{side}": [value for _, value in perplexities(folder, ((row["id"], row[name]) for row in rows))]
+        f"perplexity{side}": [value for _, value in perplexities(folder, ((row["id"], row[name]) for row in rows), context.device)]
         for side, name in sides.items()
     }
 
@@ -97,7 +104,7 @@ def _perplexity(context: Context, rows: list[Json]) -> dict[str, list[float]]:
 def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str, list[float]]:
     from nativealign_workloads.align.toxicity import Classifier
 
-    classifier = Classifier(model_folder(context, "assess.toxicityModel"), labels)
+    classifier = Classifier(model_folder(context, "assess.toxicityModel"), labels, context.device)
     return {
         "toxicityBefore": classifier.score([row["origin"] for row in rows]),
         "toxicityAfter": classifier.score([row["rewritten"] for row in rows]),
@@ -159,10 +166,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else re.sub(r"\s+\S*$", "", text[:SHOWN_CHARACTERS]) + " …"
 
 
-def gates(settings: AlignGates, chunks: dict[str, int], measures: dict[str, Any]) -> list[Json]:
-    """The verdict on each gate that the spec sets: name, value, limit, passed."""
+def gates(settings: AlignGates, chunks: dict[str, int], kept: float | None) -> list[Json]:
+    """The verdict on each gate that the spec sets: name, value, limit, passed.
+
+    `kept`: share of all numbers of the sample that the rewriting keeps; None where it has none, and then nothing is lost.
+    """
     total = max(1, sum(chunks.values()))
-    kept = measures["numbersKept"]["mean"]
     facts = (
         ("maxFallbackPercent", settings.max_fallback_percent, 100 * chunks.get("Original", 0) / total, 1),
         ("maxDroppedPercent", settings.max_dropped_percent, 100 * chunks.get("Dropped", 0) / total, 1),
@@ -180,7 +189,7 @@ def commit(context: Context) -> Json:
     records = shard_records(context, "measure", 1)
     facts = records[0]["facts"]
     rewritten = manifest(context.store, context.job.inputs["rewrite"])["facts"]
-    verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts["measures"])
+    verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts["numbersKeptOfAll"])
     commit_step(context, records, **facts, gates=verdicts)
     failed = [verdict["gate"] for verdict in verdicts if not verdict["passed"]]
     return {"gate": "Fail" if failed else "Pass", "failedGates": failed} if verdicts else {}

@@ -80,15 +80,15 @@ def open_expert(context: Context, expert: Expert, conduct: Conduct, spent: Json)
 
 
 def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json) -> Engine:
-    """An OpenAI-compatible endpoint. Limits and budget are shared evenly among the shards, so that no pod has to ask another."""
+    """An OpenAI-compatible endpoint. Pods that run at once share the rates, shards share the budget; no pod asks another."""
     from nativealign_workloads.engines.budget import Budget
     from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
 
-    share = context.job.indexes
+    pods, share = context.job.parallelism, context.job.indexes
     limits = Limits(
-        concurrency=max(1, spec.limits.concurrency // share),
-        requests_per_minute=_rate(spec.limits.requests_per_minute, share),
-        tokens_per_minute=_rate(spec.limits.tokens_per_minute, share),
+        concurrency=max(1, spec.limits.concurrency // pods),
+        requests_per_minute=_rate(spec.limits.requests_per_minute, pods),
+        tokens_per_minute=_rate(spec.limits.tokens_per_minute, pods),
         timeout_seconds=float(spec.timeout_seconds),
     )
     budget = Budget(

@@ -10,6 +10,7 @@ two that resemble each other but not that one are linked only where they meet in
 on how the corpus is cut, so neither does what is kept.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ from nativealign_workloads.text.fold import words
 
 BATCH = 256
 """Documents whose signatures are computed at once."""
+
+BLOCK = 4096
+"""Signatures that are compared at once."""
+
+OPEN_FILES = 128
+"""Shards' signature files that are open at the same time."""
 
 KEY = np.dtype([("kind", "<u2"), ("key", "<u8", 2), ("rank", "<u8"), ("ordinal", "<u8")])
 """One key of a document. kind 0: its exact key; kind b + 1: its band b. rank: the first 64 bits of its id."""
@@ -50,7 +57,7 @@ def sign(context: Context) -> Json:
             tokens = [words(row["text"]) for row in rows]
             ordinals = clusters.ordinals(context.index, count, len(rows))
             documents.write(_describe(rows, tokens, ordinals, order).tobytes())
-            matrix = signatures(tokens, settings.fuzzy)
+            matrix = signatures(tokens, settings.fuzzy) if settings.mode == "Fuzzy" else np.empty((len(rows), 0), np.uint32)
             sketches.write(matrix.tobytes())
             ranks = np.array([int(row["id"][:16], 16) for row in rows], np.uint64)
             keys.append(_keys(tokens, matrix, ranks, ordinals, settings))
@@ -148,19 +155,20 @@ def _partition(context: Context, record: Json) -> NDArray[Any]:
 def _buckets(keys: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Runs of at least two rows with the same kind and key."""
     same = (keys["kind"][1:] == keys["kind"][:-1]) & (keys["key"][1:] == keys["key"][:-1]).all(axis=1)
-    borders = np.flatnonzero(~same) + 1
-    for bucket in np.split(keys, borders):
-        if len(bucket) > 1:
-            yield bucket
+    borders = np.concatenate([[0], np.flatnonzero(~same) + 1, [len(keys)]])
+    for run in np.flatnonzero(np.diff(borders) > 1):
+        yield keys[borders[run] : borders[run + 1]]
 
 
 def _links(bucket: NDArray[Any], sketches: "_Sketches", settings: Dedup) -> Iterator[tuple[int, int]]:
     first, others = int(bucket["ordinal"][0]), bucket["ordinal"][1:]
-    if bucket["kind"][0]:
-        near = similarity(sketches.row(first), np.stack([sketches.row(int(other)) for other in others]))
-        others = others[near >= settings.fuzzy.similarity]
-    for other in others:
-        yield first, int(other)
+    for start in range(0, len(others), BLOCK):
+        block = others[start : start + BLOCK]
+        if bucket["kind"][0]:
+            near = similarity(sketches.row(first), np.stack([sketches.row(int(other)) for other in block]))
+            block = block[near >= settings.fuzzy.similarity]
+        for other in block:
+            yield first, int(other)
 
 
 class _Sketches:
@@ -168,17 +176,21 @@ class _Sketches:
 
     def __init__(self, context: Context, records: list[Json], permutations: int) -> None:
         self._context, self._records, self._size = context, records, permutations * 4
-        self._files: dict[int, Any] = {}
+        self._files: OrderedDict[int, Any] = OrderedDict()
 
     def row(self, ordinal: int) -> NDArray[np.uint32]:
         shard, row = clusters.split(ordinal)
-        file = self._files.get(shard) or self._fetch(shard)
+        file = self._files.get(shard) or self._open(shard)
+        self._files.move_to_end(shard)
         file.seek(row * self._size)
         return np.frombuffer(file.read(self._size), np.uint32)
 
-    def _fetch(self, shard: int) -> Any:
+    def _open(self, shard: int) -> Any:
+        if len(self._files) >= OPEN_FILES:
+            self._files.popitem(last=False)[1].close()
         path = self._context.scratch / f"signatures-{shard}"
-        self._context.store.download(self._records[shard]["parts"]["signatures.bin"]["key"], path)
+        if not path.is_file():
+            self._context.store.download(self._records[shard]["parts"]["signatures.bin"]["key"], path)
         self._files[shard] = path.open("rb")
         return self._files[shard]
 

@@ -19,6 +19,7 @@ from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
 from nativealign_workloads.guards import Verdict, check, decide, unchanged
+from nativealign_workloads.inspection.corpora import TOKENS_PER_WORD
 from nativealign_workloads.ledger import Tally
 from nativealign_workloads.sources import model_folder
 from nativealign_workloads.text.chunk import reassemble
@@ -54,8 +55,9 @@ class Rewriting:
 class Rewriter:
     """Asks the engine, checks the answer, and does what the guards say: again, the expert, the original, or nothing."""
 
-    def __init__(self, conduct: Conduct, settings: Rewrite, worker: Engine | None, expert: Engine) -> None:
-        self._conduct, self._settings, self._worker, self._expert = conduct, settings, worker, expert
+    def __init__(self, conduct: Conduct, settings: Rewrite, worker: Engine | None, expert: Engine, ratio: float) -> None:
+        """`ratio`: longest answer in tokens over the counted length of the chunk."""
+        self._conduct, self._settings, self._worker, self._expert, self._ratio = conduct, settings, worker, expert, ratio
 
     def run(self, pieces: list[Piece]) -> list[Rewriting]:
         """One result for each piece, in order."""
@@ -76,7 +78,7 @@ class Rewriter:
         if not results:
             return []
         reader = "worker" if engine is self._worker else "expert"
-        asked = [request(self._conduct, result.piece, reader, self._settings.max_output_ratio, attempt) for result in results]
+        asked = [request(self._conduct, result.piece, reader, self._ratio, attempt) for result in results]
         replies = engine.generate(asked)
         return [(r, self._judge(engine, r, reply, retry, expert)) for r, reply in zip(results, replies, strict=True)]
 
@@ -145,7 +147,8 @@ class _Work:
             folder = model_folder(context, "train-worker")
             worker, tokenizer = _open_worker(folder, self._settings.transformers or TransformersSpec()), folder / "tokenizer.json"
         expert = open_expert(context, context.job.require("expert", Expert), self._conduct, spent)
-        self._rewriter, self._count = Rewriter(self._conduct, self._settings, worker, expert), counter(tokenizer)
+        ratio = self._settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD)
+        self._rewriter, self._count = Rewriter(self._conduct, self._settings, worker, expert, ratio), counter(tokenizer)
 
     def documents(self, rows: list[Json]) -> list[Json]:
         pieces = [cut(row["id"], row["text"], self._chunking, self._count) for row in rows]

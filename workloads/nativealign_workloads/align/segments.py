@@ -63,7 +63,7 @@ USAGE = ("requests", "tokens", "completionTokens")
 def billed(reply: Reply) -> Json:
     """What an endpoint bills for a reply."""
     tokens = {"tokens": reply.prompt_tokens + reply.completion_tokens, "completionTokens": reply.completion_tokens}
-    return {"requests": int(reply.completion_tokens > 0), **tokens}
+    return {"requests": reply.requests, **tokens}
 
 
 def usage(rows: Iterable[Json]) -> Json:

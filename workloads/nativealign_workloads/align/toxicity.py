@@ -14,11 +14,11 @@ class Classifier:
     Raises UsageError UnknownLabel where the model does not have one of them.
     """
 
-    def __init__(self, folder: Path, labels: list[str]) -> None:
+    def __init__(self, folder: Path, labels: list[str], device: str) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+        self._model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval().to(device)
         known = {str(name): int(number) for number, name in self._model.config.id2label.items()}
         missing = [label for label in labels if label not in known]
         if missing:
@@ -32,7 +32,9 @@ class Classifier:
     def _batch(self, texts: list[str]) -> list[float]:
         import torch
 
-        inputs = self._tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=MAX_TOKENS)
+        inputs = self._tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=MAX_TOKENS).to(
+            self._model.device
+        )
         with torch.inference_mode():
             chances = self._model(**inputs).logits.float().softmax(dim=-1)
         values: list[float] = chances[:, self._columns].sum(dim=1).tolist()

@@ -6,6 +6,7 @@ production exactly the tokens that it was trained on.
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from nativealign_workloads.conduct.model import Conduct, Judge
@@ -54,17 +55,23 @@ def judge_messages(conduct: Conduct, origin: str, rewritten: str) -> list[Messag
     return [_message("system", system), _message("user", f"{_wrap(tag, origin)}\n{_wrap(rewritten_tag, rewritten)}")]
 
 
-def parse_scores(answer: str) -> dict[str, int] | None:
-    """A judge's scores by aspect; None when the answer is not one JSON object with five whole numbers from 1 to 10."""
+def parse_scores(answer: str, aspects: Sequence[str] = ASPECTS) -> dict[str, int] | None:
+    """A judge's scores by aspect; None when the answer is not one JSON object with a whole number from 1 to 10 for each."""
     found = re.search(r"\{[^{}]*\}", answer)
     try:
         scores = json.loads(found[0]) if found else None
     except ValueError:
         return None
-    if not isinstance(scores, dict) or set(scores) != set(ASPECTS):
+    if not isinstance(scores, dict) or set(scores) != set(aspects):
         return None
     valid = all(type(score) is int and 1 <= score <= 10 for score in scores.values())
-    return {aspect: scores[aspect] for aspect in ASPECTS} if valid else None
+    return {aspect: scores[aspect] for aspect in aspects} if valid else None
+
+
+def tagged(**contents: str) -> str:
+    """Each content between tags of its name that no content can close."""
+    suffix = _free_tag("text", "".join(contents.values())).removeprefix("text")
+    return "\n".join(_wrap(f"{name}{suffix}", content) for name, content in contents.items())
 
 
 def to_text(messages: list[Message], tokenizer: "PreTrainedTokenizerBase") -> str:

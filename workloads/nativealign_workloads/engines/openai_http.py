@@ -205,7 +205,7 @@ class OpenAIEngine:
             raise _NothingUsable("empty reply")
         usage = getattr(completion, "usage", None)
         counts = [_count(usage, field) for field in ("prompt_tokens", "completion_tokens")]
-        return Reply(request.id, text, finish, counts[0], counts[1], _text(completion.model) or self._model)
+        return Reply(request.id, text, finish, counts[0], counts[1], _text(completion.model) or self._model, requests=1)
 
     def _failed(self, request: Request, problem: str) -> Reply:
         return Reply(request.id, "", "Error", 0, 0, self._model, problem)

@@ -37,6 +37,8 @@ class Reply:
     completion_tokens: int
     model: str
     error: str | None = None
+    requests: int = 0
+    """Requests that an endpoint bills for it."""
 
 
 class Engine(Protocol):

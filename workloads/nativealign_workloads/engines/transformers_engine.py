@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from nativealign_workloads.conduct.prompt import prompt_ids
 from nativealign_workloads.engines.protocol import Reply, Request
-from nativealign_workloads.errors import ConfigError, NoInputError, StepError
+from nativealign_workloads.errors import ConfigError, StepError
+from nativealign_workloads.model_files import check_model_folder
 
 if TYPE_CHECKING:
     import torch
-
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 REPETITION_PENALTY = 0.2
@@ -124,21 +123,6 @@ class TransformersEngine:
             pad_token_id=self._pad,
             eos_token_id=sorted(self._ends) or None,
         )
-
-
-def check_model_folder(model_dir: Path) -> None:
-    """Refuses, before anything is loaded, a folder that is no model, has only pickled weights, or needs its own code."""
-    if not (model_dir / "config.json").is_file():
-        raise NoInputError("ModelNotFound", f"{model_dir} has no config.json", "give a folder in Hugging Face format")
-    if '"auto_map"' in (model_dir / "config.json").read_text("utf-8", "replace"):
-        problem = f"{model_dir}/config.json wants to run code from the model folder"
-        raise ConfigError("RemoteCode", problem, "use a model that transformers knows itself")
-    if any(model_dir.glob("*.safetensors")):
-        return
-    if pickles := sorted(path.name for pattern in _PICKLES for path in model_dir.glob(pattern)):
-        problem = f"{model_dir} has only pickled weights ({pickles[0]}), which can run code"
-        raise ConfigError("PickledWeights", problem, "convert them to safetensors")
-    raise NoInputError("ModelNotFound", f"{model_dir} has no *.safetensors", "give a folder in Hugging Face format")
 
 
 def _load(model_dir: Path, device: "torch.device", precision: str) -> tuple[Any, Any]:

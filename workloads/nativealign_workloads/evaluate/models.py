@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nativealign_workloads.errors import DataError, NoInputError
+from nativealign_workloads.model_files import HINT, check_model_folder
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65536
 
@@ -47,14 +48,10 @@ def load_model(model_dir: Path, device: str, precision: str = "Float32") -> tupl
 
 
 def check_model(model_dir: Path) -> None:
-    """Raises NoInputError unless the folder has a configuration, weights and a tokenizer."""
-    hint = "give a folder in the Hugging Face format"
-    if not (model_dir / "config.json").is_file():
-        raise NoInputError("ModelNotFound", f"{model_dir}: no config.json", hint)
-    if not any(model_dir.glob("*.safetensors")):
-        raise NoInputError("ModelNotFound", f"{model_dir}: no *.safetensors", hint)
+    """As check_model_folder; raises NoInputError TokenizerNotFound too."""
+    check_model_folder(model_dir)
     if not any((model_dir / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise NoInputError("TokenizerNotFound", f"{model_dir}: no tokenizer.json", hint)
+        raise NoInputError("TokenizerNotFound", f"{model_dir} has no tokenizer.json", HINT)
 
 
 def fingerprint(model_dir: Path) -> str:

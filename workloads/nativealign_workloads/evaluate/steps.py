@@ -4,23 +4,25 @@ evaluate  index 0 the model, index 1 the baseline: per-item rows of each benchma
 report    one pod: scores with intervals, paired comparison with the baseline, verdict
 """
 
-import json
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from nativealign_api.common import OpenAIEngine, TransformersEngine
 from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
+from nativealign_workloads.align.assess import draw
 from nativealign_workloads.align.chunks import open_endpoint
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest, check_data
+from nativealign_workloads.evaluate.run import evaluate_model, read_rows
 from nativealign_workloads.sources import fetch_pinned, model_folder
 from nativealign_workloads.store import AlreadyExists
 
 ROLES = ("model", "baseline")
 BITS = "bits-per-byte"
+HELD_OUT_SEED = 0
+"""Seed of the draw where the held-out set is larger than asked for."""
 
 
 def evaluate(context: Context) -> Json:
@@ -34,8 +36,8 @@ def evaluate(context: Context) -> Json:
     rows = _answer(context, model, requests, data)
     for name, path in rows.items():
         part = shard.part(name)
-        for line in path.read_text(encoding="utf-8").splitlines():
-            part.add(json.loads(line))
+        for row in read_rows(path):
+            part.add(row)
     counts = {name: writer.rows for name, writer in ((name, shard.part(name)) for name in rows)}
     if "heldOut" in context.job.inputs:
         counts[BITS] = _held_out(context, shard, model)
@@ -63,8 +65,6 @@ def _only_file(folder: Path) -> Path:
 
 def _answer(context: Context, model: Path, requests: list[BenchmarkRequest], data: Path) -> dict[str, Path]:
     """Per-item rows of each benchmark; what an earlier attempt finished is adopted, what is finished now is kept for the next."""
-    from nativealign_workloads.evaluate.run import evaluate_model
-
     if not requests:
         return {}
     answers = context.scratch / "answers"
@@ -79,7 +79,7 @@ def _answer(context: Context, model: Path, requests: list[BenchmarkRequest], dat
         data,
         answers,
         batch_size=engine.batch_size,
-        device=_device(context),
+        device=context.device,
         precision=engine.precision,
         judge=_judge(context),
         on_progress=partial(_on_progress, context, answers, kept),
@@ -102,10 +102,6 @@ def _keep(context: Context, prefix: str, path: Path) -> None:
         return
 
 
-def _device(context: Context) -> str:
-    return "cuda" if context.job.resources.gpus_per_node else "cpu"
-
-
 def _judge(context: Context) -> Any:
     spec = context.job.read("judge", OpenAIEngine)
     if spec is None:
@@ -120,10 +116,10 @@ def _held_out(context: Context, shard: ShardCommit, model: Path) -> int:
 
     limit = context.job.require("heldOut", HeldOutSource).documents
     engine = context.job.require("engine", TransformersEngine)
-    rows = islice(step_rows(context.store, context.job.inputs["heldOut"], "held-out"), limit)
+    rows = draw(step_rows(context.store, context.job.inputs["heldOut"], "held-out"), limit, HELD_OUT_SEED)
     texts = ((row["id"], row["text"]) for row in rows)
     part = shard.part(BITS)
-    for row in bits_per_byte(model, texts, batch_size=engine.batch_size, device=_device(context), precision=engine.precision):
+    for row in bits_per_byte(model, texts, batch_size=engine.batch_size, device=context.device, precision=engine.precision):
         context.check_stop()
         part.add(row)
     return part.rows

@@ -19,7 +19,7 @@ from nativealign_workloads.ledger import Tally
 
 def run(context: Context) -> Json:
     """Phase `list`: pins what is not pinned yet; returns the pins and the committed steps."""
-    if context.job.store:
+    if not context.job.store_folder:
         context.store.self_test()
     spec: Any = context.job.require("", KINDS[context.job.kind].spec)
     found = look(context, spec)
@@ -37,7 +37,8 @@ def look(context: Context, spec: Any) -> dict[str, Json]:
     """What stands behind each input: its digest, facts for the report, and the number of its shards where it is read in shards."""
     context.progress.begin(len(expected_inputs(spec)), "inputs")
     found: dict[str, Json] = {}
-    for name, upstream in expected_inputs(spec).items():
+    wanted = {name: upstream for name, upstream in expected_inputs(spec).items() if name not in context.job.pinned.inputs}
+    for name, upstream in wanted.items():
         found[name] = _look_upstream(context, name, upstream) if upstream else _look_at(context, spec, name)
         context.progress.advance()
     return found
@@ -66,7 +67,8 @@ def _look_upstream(context: Context, name: str, upstream: str) -> Json:
 
 
 def _commit(context: Context, spec: Any, pinned: Pinned, found: dict[str, Json]) -> Json:
-    own = digest({"inputs": pinned.inputs, "shards": pinned.shards, "upstream": pinned.upstream, "name": context.job.name})
+    pins = {"inputs": pinned.inputs, "shards": pinned.shards, "upstream": pinned.upstream}
+    own = digest({"kind": context.job.kind, "spec": context.job.parameters, "pins": pins})
     context.job.digest = own
     pinned.inspect = own
     commit_step(context, [{"tally": Tally().dump(), "parts": {}, "facts": {}, "seconds": 0.0}], inputs=found)

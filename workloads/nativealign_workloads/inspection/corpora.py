@@ -150,7 +150,7 @@ class _Counted(io.RawIOBase):
 
 
 def forecast(facts: list[Json], spec: AlignJobSpec) -> Json:
-    """What the expert will be asked, from the sample of each corpus; an upper bound, as nothing is filtered yet.
+    """What the expert will be asked, from the sample of each corpus; before anything is filtered, and without the instructions.
 
     Tokens are estimated as words times TOKENS_PER_WORD; money only where the budget gives prices.
     """

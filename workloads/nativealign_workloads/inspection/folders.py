@@ -1,8 +1,6 @@
 """Inputs that are folders or small texts: models, benchmark files, the code of conduct."""
 
 import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,12 @@ from nativealign_workloads.commit import Json, create_first
 from nativealign_workloads.conduct import BUILTIN, load_conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import ConfigError, DataError
+from nativealign_workloads.model_files import check_config, check_names
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
 from nativealign_workloads.store import AlreadyExists
 
 CONDUCT_FILE = Path("/etc/nativealign/conduct.yaml")
 """Where the operator mounts the ConfigMap key of a code of conduct."""
-
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def model_uri(spec: Any, name: str) -> str:
@@ -32,36 +29,30 @@ def model_uri(spec: Any, name: str) -> str:
 def pin_model(context: Context, uri: str) -> Json:
     """Lists a model's folder, before anything is computed with it.
 
-    Raises ConfigError PickledWeights or ModelIncomplete, DataError ModelUnreadable.
+    Raises as model_files does.
     """
     source = open_source(context, uri)
     listing = required_files(source)
-    names = [Path(file.key).name for file in listing]
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = [name for name in names if name.endswith(PICKLED)]
-        if pickled:
-            hint = "convert it: AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True)"
-            raise ConfigError("PickledWeights", f"{uri} has pickled weights only ({', '.join(pickled[:3])})", hint)
-        raise ConfigError("ModelIncomplete", f"{uri} has no *.safetensors", "give a folder in Hugging Face format")
-    if "config.json" not in names:
-        raise ConfigError("ModelIncomplete", f"{uri} has no config.json", "give a folder in Hugging Face format")
+    check_names((Path(file.key).name for file in listing), uri)
     _check_small_files(source, listing)
     return _pin_listing(context, {"uri": uri, "files": [[file.key, file.size, file.etag] for file in listing]})
 
 
 def _check_small_files(source: Source, listing: list[SourceFile]) -> None:
+    for file in listing:
+        if Path(file.key).name == "config.json":
+            check_config(source.store.read(f"{source.folder}{file.key}"), source.uri)
+        elif Path(file.key).name == "tokenizer.json":
+            _check_tokenizer(source.store.read(f"{source.folder}{file.key}"), source.uri)
+
+
+def _check_tokenizer(content: bytes, where: str) -> None:
     from tokenizers import Tokenizer
 
-    parsers: dict[str, Callable[[bytes], Any]] = {"config.json": json.loads, "tokenizer.json": Tokenizer.from_buffer}
-    for file in listing:
-        name = Path(file.key).name
-        if name in parsers:
-            content = source.store.read(f"{source.folder}{file.key}")
-            try:
-                parsers[name](content)
-            except Exception as error:  # tokenizers raises nothing more special
-                problem = f"{source.uri}: {file.key} is broken: {error}"
-                raise DataError("ModelUnreadable", problem, "export the model again") from None
+    try:
+        Tokenizer.from_buffer(content)
+    except Exception as error:  # tokenizers raises nothing more special
+        raise DataError("ModelUnreadable", f"{where}: tokenizer.json is broken: {error}", "export the model again") from None
 
 
 def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:

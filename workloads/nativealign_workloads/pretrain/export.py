@@ -18,7 +18,7 @@ def run(context: Context) -> Json:
     trained = manifest(context.store, context.job.inputs["train"])
     folder = fetch_folder(context.store, trained["shards"][0], "model", context.scratch / "model")
     parameters = prove(folder)
-    (folder / "README.md").write_text(card(context, trained, parameters), encoding="utf-8")
+    (folder / "README.md").write_text(card(trained, parameters), encoding="utf-8")
     shard.folder("model", folder)
     shard.commit(parameters=parameters)
     context.progress.advance()
@@ -37,14 +37,15 @@ def prove(folder: Path) -> int:
     return int(model.num_parameters())
 
 
-def card(context: Context, trained: Json, parameters: int) -> str:
+def card(trained: Json, parameters: int) -> str:
     """The model card: what it was made of, from the manifests alone."""
     facts = trained["facts"]
     rows = "".join(f"| {s['name']} | {s['documents']} | {s['tokens']} | `{s['digest']}` |\n" for s in facts["sources"])
-    settings = {name: trained["parameters"][name] for name in ("optimizer", "deepspeed", "seed", "globalBatch")}
+    settings = {name: trained["parameters"][name] for name in ("optimizer", "seed", "globalBatch")}
     return (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {context.job.name}\n\n"
-        f"Continued pre-training on aligned text (arXiv 2412.03253) by nativealign; {parameters} parameters, "
+        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
+        f"# Continued pre-training {trained['digest'][:12]}\n\n"
+        f"A base model trained further on aligned text (arXiv 2412.03253) by nativealign; {parameters} parameters, "
         f"{facts['steps']} steps, {facts['tokens']} tokens, loss {facts['firstLoss']:.4f} to {facts['finalLoss']:.4f}.\n\n"
         f"| source | documents | tokens | digest |\n|---|---|---|---|\n{rows}\n"
         f"Digest of the training step: `{trained['digest']}`\n\n```json\n{json.dumps(settings, indent=1, sort_keys=True)}\n```\n"

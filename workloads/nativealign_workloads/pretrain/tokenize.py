@@ -27,6 +27,7 @@ from nativealign_workloads.commit import (
     commit_step,
     create_first,
     fetch_folder,
+    manifest,
     manifest_key,
     read_json,
     record_key,
@@ -36,14 +37,13 @@ from nativealign_workloads.context import Context
 from nativealign_workloads.documents import corpus_documents, view_documents
 from nativealign_workloads.errors import ConfigError, NoInputError
 from nativealign_workloads.ledger import Tally, total
+from nativealign_workloads.model_files import TOKENIZER_FILES
 from nativealign_workloads.records import BadRecord
 from nativealign_workloads.sources import model_folder
 from nativealign_workloads.training.packing import ShardWriter
 
 TOKENIZER_DOCUMENTS = 20_000
 """Documents of each source that a tokenizer made on the spot learns from, at most."""
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def tokenizer(context: Context) -> Json:
@@ -57,7 +57,7 @@ def tokenizer(context: Context) -> Json:
 
         folder = train_tokenizer(_all_texts(context), base.from_config.vocabulary_size, context.scratch / "tokenizer")
     else:
-        folder = _only_tokenizer(model_folder(context, "base"), context.scratch / "tokenizer")
+        folder = _only_tokenizer(model_folder(context, "base", tokenizer_only=True), context.scratch / "tokenizer")
     shard.folder("tokenizer", folder)
     shard.commit()
     return {}
@@ -149,7 +149,8 @@ def _commit_source(context: Context, source: ResolvedSource) -> Json:
     prefix = step_prefix("tokenize", source.digest)
     records = [read_json(context.store, record_key(prefix, "tokenize", shard)) for shard in range(source.shards)]
     tally = total(Tally.load(record["tally"]) for record in records)
-    check_counts(prefix, tally, None)
+    expected = Tally.load(manifest(context.store, source.input)["tally"]) if source.view else None
+    check_counts(prefix, tally, expected)
     check_quarantine(context, tally)
     tokens = sum(record["facts"]["tokens"] for record in records)
     if not tokens:

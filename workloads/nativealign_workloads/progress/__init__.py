@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,5 +64,6 @@ class Progress:
         if self._path is None:
             return
         partial = self._path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(self.snapshot()))
-        partial.replace(self._path)
+        with suppress(OSError):
+            partial.write_text(json.dumps(self.snapshot()))
+            partial.replace(self._path)

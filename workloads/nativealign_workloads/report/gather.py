@@ -14,6 +14,7 @@ import yaml
 
 from nativealign_api.plan import input_prefix, step_prefix
 from nativealign_api.status import JobStatus, StepStatus
+from nativealign_api.vocabulary import ENV_STORE_CA
 from nativealign_workloads.errors import NoInputError, UsageError
 from nativealign_workloads.store import NotFound, ObjectStore, open_store
 
@@ -121,7 +122,7 @@ def _open(spec: Json, location: str | None, path: Path) -> ObjectStore:
     if location is None and not own:
         raise UsageError("StoreMissing", f"the job of {path} names no store", "give --store")
     uri = location or "/".join(filter(None, (f"s3://{own['bucket']}", own.get("prefix"))))
-    bundle = os.environ.get("SSL_CERT_FILE") if own.get("caBundle") else None
+    bundle = os.environ.get(ENV_STORE_CA) if own.get("caBundle") else None
     return open_store(uri, endpoint=own.get("endpoint"), region=own.get("region"), ca_bundle=bundle, secrets_dir=None)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nativealign_workloads.errors import StepError
+from nativealign_workloads.model_files import TOKENIZER_FILES
 from nativealign_workloads.training import deepspeed_env, ranks
 from nativealign_workloads.training.model import read_json
 
@@ -15,17 +16,6 @@ if TYPE_CHECKING:
 COMPARED_TOKENS = 128
 TOLERANCE = {"Float32": 1e-4, "BFloat16": 5e-2}
 """Largest difference of logits after reloading, relative to the largest logit; kernels differ between devices."""
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
 
 
 def export(engine: "DeepSpeedEngine", base: Path, probe: "torch.Tensor", precision: str, folder: Path) -> Path:

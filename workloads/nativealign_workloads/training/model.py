@@ -1,7 +1,7 @@
 """Base models: made from scratch, checked before use, and loaded for training.
 
-`create_model` and `train_tokenizer` serve recipes that start from nothing; `check_model_folder` is for the step that
-looks at its inputs first; `loop` loads with `load_model`. Only safetensors are read and code beside weights is never run.
+`create_model` and `train_tokenizer` serve recipes that start from nothing; `loop` loads with `load_model`. Only safetensors are
+read and code beside weights is never run.
 """
 
 import json
@@ -9,34 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nativealign_workloads.errors import ConfigError, DataError, NoInputError, UsageError
+from nativealign_workloads.errors import ConfigError, DataError, UsageError
+from nativealign_workloads.model_files import check_model_folder
 from nativealign_workloads.training.deepspeed_env import prepare_imports
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-
-
-def check_model_folder(folder: Path) -> None:
-    """Refuse a folder that holds no model, or none that can be read safely. Reads names and config.json only."""
-    if not (folder / "config.json").is_file():
-        raise NoInputError("ModelNotFound", f"{folder} has no config.json", "give the folder of a Hugging Face model")
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = [name for name in names if name.endswith(PICKLED)]
-        if pickled:
-            raise ConfigError(
-                "PickledWeights",
-                f"the model's weights are pickled ({', '.join(pickled)}), and loading a pickle can run any code",
-                "convert them once where you trust them: "
-                "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) writes safetensors",
-            )
-        raise NoInputError("WeightsNotFound", f"{folder} has a config.json but no *.safetensors")
-    if not isinstance(read_json(folder / "config.json").get("model_type"), str):
-        raise DataError("ModelConfig", f"{folder / 'config.json'} names no model_type")
 
 
 def load_model(folder: Path, precision: str, ds_config: Mapping[str, Any]) -> "PreTrainedModel":
