@@ -1,6 +1,7 @@
 """`make bench-memory`: peak memory of every phase of an AlignJob (rules, no worker) at 1, 4 and 16 times the input.
 
 The further copies have the words of each document shuffled (seeded), so that they are documents of their own and no duplicates.
+Shards grow with the input, as sharding.targetBytes makes them by default.
 Prints JSON: for each size the documents, the seconds, and the largest resident set of any process of each phase, in MiB.
 """
 
@@ -18,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "corpus" / "saudi-news.jsonl.gz"
 SIZES = (1, 4, 16)
+SHARDS = 2
+"""Shards of the input as it is."""
 POLL_SECONDS = 0.02
 
 MANIFEST = """
@@ -26,7 +29,7 @@ kind: AlignJob
 metadata: {{name: memory}}
 spec:
   corpora: [{{name: news, uri: corpus.jsonl.gz}}]
-  sharding: {{shards: 8}}
+  sharding: {{shards: {shards}}}
   expert: {{rules: {{}}}}
   chunking: {{maxTokens: 256}}
   parallelism: {parallelism}
@@ -93,7 +96,7 @@ def main() -> None:
             lines = list(widened(source(folder), copies))
             with gzip.open(folder / "corpus.jsonl.gz", "wt", compresslevel=1) as file:
                 file.writelines(line + "\n" for line in lines)
-            (folder / "job.yaml").write_text(MANIFEST.format(parallelism=os.cpu_count()))
+            (folder / "job.yaml").write_text(MANIFEST.format(parallelism=os.cpu_count(), shards=SHARDS * copies))
             began = time.monotonic()
             peaks = run(folder)
             found = {"times": copies, "documents": len(lines), "seconds": round(time.monotonic() - began, 1)}

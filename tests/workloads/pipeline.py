@@ -36,6 +36,11 @@ TIMINGS = ("seconds", "attempt", "writer")
 """What may differ between two attempts at the same manifest."""
 
 
+def python_path(folder: Path) -> str:
+    """PYTHONPATH with one folder more."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
 # Corpus and manifests
 
 TINY = {"hiddenSize": 32, "layers": 1, "attentionHeads": 2, "vocabularySize": 400, "maxPosition": 512}
@@ -150,7 +155,7 @@ class Starter:
     """Starts processes of phases; see phase_starter.py."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(HERE)}
         line = [sys.executable, str(HERE / "phase_starter.py")]
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 

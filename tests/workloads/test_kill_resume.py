@@ -33,6 +33,7 @@ from tests.workloads.pipeline import (
     manifest_of,
     nativealign,
     pool_of,
+    python_path,
     run_phases,
     status,
     write_manifests,
@@ -239,7 +240,7 @@ def with_job(folder: Path) -> Path:
 def strike(folder: Path, moment: str, number: signal.Signals) -> dict[str, str]:
     """Environment in which the parent of whoever is about to make that change gets a signal."""
     names = {"ROOT": str(folder), "PATTERN": moment, "AT": "1", "SIGNAL": number.name, "TO": "parent", "LOG": str(folder / "log")}
-    return {f"FAULT_{name}": value for name, value in names.items()} | {"PYTHONPATH": str(HERE / "faults")}
+    return {f"FAULT_{name}": value for name, value in names.items()} | {"PYTHONPATH": python_path(HERE / "faults")}
 
 
 MOMENTS = [

@@ -130,6 +130,7 @@ def model_folder(context: Context, name: str, *, tokenizer_only: bool = False) -
     for left in target.parent.glob(f"{target.name}.*.partial"):
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(exist_ok=True)  # also where the model has none of the wanted files
     if listing:
         fetch_pinned(context, listing, partial, wanted)
     else:
