@@ -261,8 +261,7 @@ def test_a_killed_runner_goes_on_as_if_nothing_had_been(moment: str, undisturbed
     assert differing(logical(folder / "home" / "store"), undisturbed) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("moment", "number"), [*((moment, signal.SIGINT) for moment in MOMENTS), (MOMENTS[1], signal.SIGTERM)])
 def test_a_runner_asked_to_stop_says_how_to_go_on_and_does(
     moment: str, number: signal.Signals, undisturbed: dict[str, Any], tmp_path: Path
 ):
