@@ -313,7 +313,7 @@ def test_models_that_cannot_be_read_safely_are_refused(base: Path, tmp_path: Pat
     foreign = {**config, "model_type": "foreign", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(foreign))
     (tmp_path / "evil.py").write_text("raise SystemExit('code beside the weights was run')")
-    with pytest.raises(ConfigError, match="ModelNotSupported"):
+    with pytest.raises(ConfigError, match="RemoteCode"):
         run(tmp_path, tmp_path / "run")
 
 
