@@ -1,6 +1,5 @@
 """Inputs that are folders or small texts: models, benchmark files, the code of conduct."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from nativealign_api.evaluate import EvalJobSpec
 from nativealign_api.identity import DIGEST_LENGTH, digest
 from nativealign_api.plan import input_prefix, value_at
 from nativealign_workloads.commit import Json, create_first
-from nativealign_workloads.conduct import BUILTIN, load_conduct
+from nativealign_workloads.conduct import BUILTIN, conduct_hash, load_conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import ConfigError, DataError
 from nativealign_workloads.model_files import check_config, check_names
@@ -82,7 +81,7 @@ def pin_conduct(context: Context, source: CodeOfConduct) -> Json:
     """Keeps the code of conduct as it is now. Raises UsageError with source:line for a mistake in it."""
     data, name = _conduct_text(source)
     conduct = load_conduct(data, name)
-    own = hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
+    own = conduct_hash(data)[:DIGEST_LENGTH]
     try:
         context.store.create(f"{input_prefix(own)}/conduct.yaml", data)
     except AlreadyExists:
