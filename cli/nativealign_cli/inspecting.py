@@ -32,20 +32,16 @@ def show_status(home: Home, name: str | None, output: str, out: Console, err: Co
     """All jobs, or one with its steps."""
     if name is None:
         runs = home.runs()
-        _print(out, output, [_record(run) for run in runs], _jobs_table(runs))
+        _print(out, output, [run.record() for run in runs], _jobs_table(runs))
         return ExitCode.OK
     run = find_one(home, name, err)
     if run is None:
         return ExitCode.NO_INPUT
     status = run.status() or JobStatus()
-    _print(out, output, _record(run), _steps_table(run, status))
+    _print(out, output, run.record(), _steps_table(run, status))
     for condition in status.conditions[:1]:
         out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True, markup=False)
     return ExitCode.OK
-
-
-def _record(run: Run) -> object:
-    return json.loads((run.folder / "status.json").read_text())
 
 
 def _print(out: Console, output: str, record: object, table: Table) -> None:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from nativealign_api import vocabulary
+from nativealign_api.messages import TerminationMessage, unpack
 from nativealign_api.plan import Phase
 from nativealign_api.resolved import ResolvedJob
 from nativealign_api.vocabulary import ExitCode
@@ -33,11 +33,11 @@ GRACE_SECONDS = 60.0
 class PhaseFailed(Exception):
     """An index failed for good."""
 
-    def __init__(self, exit_code: int, message: dict[str, Any], log: Path) -> None:
-        super().__init__(message.get("message", f"ended with exit code {exit_code}"))
+    def __init__(self, exit_code: int, message: TerminationMessage, log: Path) -> None:
+        super().__init__(message.message or f"ended with exit code {exit_code}")
         self.exit_code, self.log = exit_code, log
-        self.code: str = message.get("code", "ProcessDied")
-        self.hint: str = message.get("hint", f"see {log}")
+        self.code = message.code or "ProcessDied"
+        self.hint = message.hint if message.code else f"see {log}"
 
 
 class Interrupted(Exception):
@@ -68,10 +68,10 @@ class PhaseProcesses:
     watch: Callable[[float], None]
     """Called often with the part that is done, 0..1."""
     tries: dict[int, int] = field(default_factory=dict)
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: list[TerminationMessage] = field(default_factory=list)
     _stopping: bool = False
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self) -> list[TerminationMessage]:
         """The termination messages of all indexes. Raises PhaseFailed or Interrupted; no process is left behind."""
         waiting = deque(range(self.phase.indexes))
         running: list[Index] = []
@@ -121,7 +121,7 @@ class PhaseProcesses:
         code = index.process.poll()
         if code is None:
             return False
-        message = _read(index.message)
+        message = unpack(_text(index.message)) or TerminationMessage()
         if code == ExitCode.OK:
             self.results.append(message)
             return True
@@ -129,7 +129,7 @@ class PhaseProcesses:
         waiting.append(index.number)
         return True
 
-    def _judge(self, index: Index, code: int, message: dict[str, Any]) -> None:
+    def _judge(self, index: Index, code: int, message: TerminationMessage) -> None:
         """Returns if the index may be tried again; raises otherwise."""
         self.tries[index.number] = self.tries.get(index.number, 0) + 1
         known = code in list(ExitCode)
@@ -138,7 +138,7 @@ class PhaseProcesses:
             raise PhaseFailed(code if known else ExitCode.SOFTWARE, message, index.log)
 
     def _share(self, running: list[Index]) -> float:
-        parts = [min(100.0, _read(index.progress).get("percent") or 0.0) / 100 for index in running]
+        parts = [min(100.0, _percent(_text(index.progress))) / 100 for index in running]
         return (len(self.results) + sum(parts)) / self.phase.indexes
 
 
@@ -148,12 +148,18 @@ def threads(phase: Phase, cores: int) -> int:
     return max(1, cores // max(phase.indexes, processes))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
-        return value
+        return path.read_text()
     except (OSError, ValueError):
-        return {}
+        return ""
+
+
+def _percent(progress: str) -> float:
+    try:
+        return float(json.loads(progress)["percent"] or 0.0)
+    except (ValueError, TypeError, KeyError):
+        return 0.0
 
 
 def _stop(running: list[Index]) -> None:

@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from nativealign_api.cost import charge
 from nativealign_api.kinds import JobObject, references
-from nativealign_api.plan import Phase, Plan, Step, plan
+from nativealign_api.messages import Headline, TerminationMessage
+from nativealign_api.plan import Phase, Step, plan
 from nativealign_api.resolved import ResolvedJob, child_name, resolve
 from nativealign_api.status import ConditionStatus, Cost, JobStatus, Pinned, StepStatus
 from nativealign_api.steps import INSPECT
@@ -113,22 +114,26 @@ class Runner:
         first = plan(job.kind, job.spec, job.status.pinned).steps[0]
         job.status.steps = [StepStatus(name=INSPECT)]
         found = self._step(job, path, run, first, job.status.steps[0])
-        job.status.pinned = Pinned.model_validate(found["pinned"])
+        assert found.pinned
+        job.status.pinned = found.pinned.model_copy(update={"upstream": job.status.pinned.upstream})
         run_plan = plan(job.kind, job.spec, job.status.pinned)
-        known = {step.digest: step for step in before.steps} if before else {}
-        job.status.steps += [_planned(step, found["committed"], known.get(step.digest)) for step in run_plan.steps[1:]]
+        seconds = {step.digest: step.seconds for step in before.steps} if before else {}
+        job.status.steps += [
+            _planned(step, found.committed.get(step.name), seconds.get(step.digest)) for step in run_plan.steps[1:]
+        ]
         job.status.outputs = run_plan.outputs()
         self.display.plan(job)
+        failed_gates: list[str] = []
         for step, status in zip(run_plan.steps[1:], job.status.steps[1:], strict=True):
             run.write(job)
-            if not status.reused:
-                self._step(job, path, run, step, status)
-        return self._failed_gates(job, path, run, run_plan)
+            headline = found.committed.get(step.name) or self._step(job, path, run, step, status)
+            failed_gates += headline.failed_gates
+        return failed_gates
 
-    def _step(self, job: JobObject, path: Path, run: Run, step: Step, status: StepStatus) -> dict[str, Any]:
+    def _step(self, job: JobObject, path: Path, run: Run, step: Step, status: StepStatus) -> TerminationMessage:
         """Runs the phases of a step; returns the last phase's termination message."""
         began = time.monotonic()
-        last: dict[str, Any] = {}
+        last = TerminationMessage()
         status.state = "Running"
         for phase in step.phases:
             status.phase = phase.name
@@ -138,16 +143,17 @@ class Runner:
             seconds = time.monotonic() - phase_began
             job.status.cost.accelerator_seconds += phase.resources.gpus_per_node * phase.parallelism * seconds
         # the commit's message has the usage of all shards, also of those that an interrupted run has committed
-        _charge(job, last.get("usage", {}))
-        status.state, status.phase, status.digest = "Committed", None, step.digest or last.get("digest")
+        charge(job, step.name, last.usage)
+        status.state, status.phase, status.digest = "Committed", None, step.digest or last.digest
         status.seconds = round(time.monotonic() - began, 2)
-        status.counts = _flat_counts(last.get("counts", {}))
-        status.metrics = last.get("metrics", {})
+        status.counts, status.metrics = last.counts, last.metrics
         job.status.cost.step_seconds += status.seconds
         self.display.step(status)
         return last
 
-    def _phase(self, job: JobObject, path: Path, run: Run, step: Step, phase: Phase, status: StepStatus) -> list[dict[str, Any]]:
+    def _phase(
+        self, job: JobObject, path: Path, run: Run, step: Step, phase: Phase, status: StepStatus
+    ) -> list[TerminationMessage]:
         resolved = self._resolve(job, path, step, phase)
         name = child_name(job.kind, job.metadata.name, step.name, phase.name, 0)
         job_file = run.folder.resolve() / "jobs" / f"{name}.json"
@@ -174,15 +180,6 @@ class Runner:
             store_folder=self.store_folder or (None if job.spec.store else str(self.home.store.resolve())),
             base_directory=str(path.parent.resolve()),
         )
-
-    def _failed_gates(self, job: JobObject, path: Path, run: Run, run_plan: Plan) -> list[str]:
-        """Asks the last step's commit phase again, which is idempotent: its message has the verdict also of a reused step."""
-        last = run_plan.steps[-1]
-        if job.kind == "PretrainJob" or not _has_gates(job):
-            return []
-        message = self._phase(job, path, run, last, last.phases[-1], StepStatus(name=last.name))[-1]
-        job.status.steps[-1].metrics = job.status.steps[-1].metrics or message.get("metrics", {})
-        return (message.get("failedGates") or [message["gate"]]) if message.get("gate") in ("Fail", "Inconclusive") else []
 
     def _chain_report(self, jobs: list[JobObject]) -> None:
         """One report for all jobs of this call, made again when it is of other jobs or one of theirs is newer."""
@@ -212,32 +209,11 @@ def _tells_the_same(before: JobStatus, now: JobStatus) -> bool:
     return sides[0] == sides[1] and all(step.reused for step in now.steps if step.name != INSPECT)
 
 
-def _has_gates(job: JobObject) -> bool:
-    spec: Any = job.spec
-    return spec.gate is not None if job.kind == "EvalJob" else any(value is not None for _, value in spec.gates)
-
-
-def _planned(step: Step, committed: list[str], known: StepStatus | None) -> StepStatus:
-    if step.name not in committed:
+def _planned(step: Step, committed: Headline | None, seconds: float | None) -> StepStatus:
+    if committed is None:
         return StepStatus(name=step.name, digest=step.digest)
-    facts = {"counts": known.counts, "metrics": known.metrics, "seconds": known.seconds} if known else {}
+    facts = {"counts": committed.counts, "metrics": committed.metrics, "seconds": seconds}
     return StepStatus(name=step.name, digest=step.digest, reused=True, state="Committed", **facts)
-
-
-def _charge(job: JobObject, usage: dict[str, int]) -> None:
-    """Adds what the expert billed; money where the spec gives its prices."""
-    cost, tokens, completion = job.status.cost, usage.get("tokens", 0), usage.get("completionTokens", 0)
-    cost.expert_requests += usage.get("requests", 0)
-    cost.expert_tokens += tokens
-    expert: Any = getattr(job.spec, "expert", None)
-    budget = expert.openai.budget if expert and expert.openai else None
-    if budget and budget.prompt_usd_per_million_tokens is not None and budget.completion_usd_per_million_tokens is not None:
-        prompt_price, completion_price = budget.prompt_usd_per_million_tokens, budget.completion_usd_per_million_tokens
-        cost.usd += float((tokens - completion) * prompt_price + completion * completion_price) / 1_000_000
-
-
-def _flat_counts(counts: dict[str, Any]) -> dict[str, int]:
-    return {name: value["count"] if isinstance(value, dict) else value for name, value in counts.items()}
 
 
 def _end(job: JobObject, state: str, reason: str, message: str, code: int) -> int:

@@ -8,17 +8,19 @@ HOME/runs/NAMESPACE/NAME-UID8/report.html
 
 import fcntl
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nativealign_api.kinds import JobObject
 from nativealign_api.plan import run_prefix
 from nativealign_api.status import JobStatus
+from nativealign_api.vocabulary import Condition
 
+Record = dict[str, dict[str, Any]]
 UID_NAMESPACE = uuid.UUID("6e617469-7665-616c-6967-6e0000000000")
 
 
@@ -38,6 +40,8 @@ class Run:
     folder: Path
     reference: str
     """kind/name"""
+    live: bool
+    """Whether a `run` works in the home now."""
 
     @property
     def logs(self) -> Path:
@@ -49,7 +53,7 @@ class Run:
 
     def status(self) -> JobStatus | None:
         """The last status; None where the job never ran."""
-        record = self._record()
+        record = self.record()
         return JobStatus.model_validate(record["status"]) if record else None
 
     def write(self, job: JobObject) -> None:
@@ -62,9 +66,12 @@ class Run:
         partial.write_text(json.dumps(record, ensure_ascii=False, indent=1))
         partial.replace(self.folder / "status.json")
 
-    def _record(self) -> dict[str, dict[str, object]] | None:
+    def record(self) -> Record | None:
+        """The whole object, as Kubernetes would give it; None where the job never ran."""
         path = self.folder / "status.json"
-        record: dict[str, dict[str, object]] | None = json.loads(path.read_text()) if path.is_file() else None
+        record: Record | None = json.loads(path.read_text()) if path.is_file() else None
+        if record and record["status"]["state"] == "Running" and not self.live:
+            record["status"] |= _killed()
         return record
 
 
@@ -80,31 +87,49 @@ class Home:
 
     def run(self, job: JobObject) -> Run:
         """The folder of a job whose uid is set."""
-        return Run(self.root / run_prefix(job.metadata.namespace, job.metadata.name, job.metadata.uid or ""), job.reference)
+        folder = self.root / run_prefix(job.metadata.namespace, job.metadata.name, job.metadata.uid or "")
+        return Run(folder, job.reference, self.busy())
 
     def runs(self) -> list[Run]:
         """Every job that ran here, by namespace and name."""
         found = sorted(self.root.glob("runs/*/*/status.json"))
-        return [Run(path.parent, _reference(path)) for path in found]
+        live = self.busy()
+        return [Run(path.parent, _reference(path), live) for path in found]
 
     def find(self, name: str) -> list[Run]:
         """The runs that `name` or `kind/name` means; the kind may be written in lower case or as a short name."""
         kind, _, bare = name.rpartition("/")
         return [run for run in self.runs() if _fits(run.reference, kind, bare)]
 
+    def busy(self) -> bool:
+        """Whether a `run` works here; also this process' own."""
+        if not (self.root / "lock").is_file():
+            return False
+        with (self.root / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder for one `run`. Raises Busy."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("w") as file:
+        with (self.root / "lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise Busy(
                     f"another nativealign run works in {self.root}; wait for its end, or choose another folder with --home"
                 ) from None
-            file.write(str(os.getpid()))
             yield
+
+
+def _killed() -> dict[str, Any]:
+    """What the status of a run that was killed would say, had it been asked to stop."""
+    facts = {"status": "True", "reason": "Interrupted", "message": "the run was killed; run it again to go on"}
+    return {"state": "Suspended", "conditions": [{"type": kind, **facts} for kind in (Condition.READY, Condition.SUSPENDED)]}
 
 
 def _reference(path: Path) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nativealign_workloads.errors import UsageError
 from nativealign_workloads.evaluate.compare import Verdict, compare, pair, verdict, worst
-from nativealign_workloads.evaluate.intervals import holm, mcnemar_exact, tango_bounds
+from nativealign_workloads.intervals import holm, mcnemar_exact, tango_bounds
 
 
 def rows(answers: str, gold: str = "A", **more: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nativealign_workloads.errors import DataError
-from nativealign_workloads.evaluate.intervals import bootstrap, cluster_sums, percentile_interval, wilson_interval
 from nativealign_workloads.evaluate.scores import (
     bits_per_byte_score,
     distinct_questions,
@@ -17,6 +16,7 @@ from nativealign_workloads.evaluate.scores import (
     score_benchmark,
     score_benchmarks,
 )
+from nativealign_workloads.intervals import bootstrap, cluster_sums, percentile_interval, wilson_interval
 
 YES, NO = "نعم", "لا"
 

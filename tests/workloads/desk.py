@@ -29,6 +29,7 @@ ALIGN: Json = {
     "heldOut": {"documents": 0},
     "retries": 0,
 }
+COUNTS = {"in": DOCUMENTS, "out": DOCUMENTS, "reasons": {}}
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -40,6 +41,9 @@ def texts(count: int = DOCUMENTS, seed: int = 1) -> list[str]:
 
 def jsonl(documents: list[str], field: str = "text") -> bytes:
     return "".join(json.dumps({field: text}, ensure_ascii=False) + "\n" for text in documents).encode()
+
+
+GOOD = jsonl(texts())
 
 
 @dataclass
@@ -120,3 +124,12 @@ class Desk:
         (digest,) = [found.digest for found in self.status().steps if found.name == step]
         value = json.loads((self.store / "steps" / step / str(digest) / "manifest.json").read_text())["tally"]
         return {"in": value["in"]["count"], **{k: v["count"] for k, v in value["outcomes"].items()}, "reasons": value["reasons"]}
+
+
+def good_store(desk: Desk) -> Path:
+    """The desk's store, in which the good job is committed."""
+    desk.put("corpus/a.jsonl", GOOD)
+    desk.job(ALIGN)
+    desk.goes_on()
+    assert desk.tally() == COUNTS
+    return desk.store

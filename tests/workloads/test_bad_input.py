@@ -11,26 +11,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.workloads.desk import ALIGN, DOCUMENTS, Desk, Json, jsonl, texts
+from tests.workloads.desk import ALIGN, COUNTS, DOCUMENTS, GOOD, Desk, Json, good_store, jsonl, texts
 from tests.workloads.pipeline import QUICKSTART, rows
 
 from nativealign_api.vocabulary import ExitCode
 
-GOOD = jsonl(texts())
 HEAD = "apiVersion: nativealign.dev/v1alpha1\nkind: AlignJob\nmetadata: {name: web}\nspec:\n"
 BODY = "  corpora: [{name: web, uri: corpus/}]\n  expert: {rules: {}}\n"
-COUNTS = {"in": DOCUMENTS, "out": DOCUMENTS, "reasons": {}}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which the good job is committed."""
-    desk = Desk(tmp_path_factory.mktemp("good"), tmp_path_factory.mktemp("store"))
-    desk.put("corpus/a.jsonl", GOOD)
-    desk.job(ALIGN)
-    desk.goes_on()
-    assert desk.tally() == COUNTS
-    return desk.store
+    return good_store(Desk(tmp_path_factory.mktemp("good"), tmp_path_factory.mktemp("store")))
 
 
 @pytest.fixture

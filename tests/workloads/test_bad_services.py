@@ -11,24 +11,18 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.s3 import S3Server, s3_server
-from tests.workloads.desk import ALIGN, DOCUMENTS, Desk, Json, jsonl, texts
+from tests.workloads.desk import ALIGN, DOCUMENTS, GOOD, Desk, Json, good_store, jsonl, texts
 from tests.workloads.openai_server import Answer, OpenAIServer, completion, error, openai_server
 from tests.workloads.pipeline import rows
 from tests.workloads.test_store_s3_faults import Faults, proxy
 
 from nativealign_api.vocabulary import ExitCode
 
-GOOD = jsonl(texts())
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which everything before the expert is committed."""
-    desk = Desk(tmp_path_factory.mktemp("good"), tmp_path_factory.mktemp("store"))
-    desk.put("corpus/a.jsonl", GOOD)
-    desk.job(ALIGN)
-    desk.goes_on()
-    return desk.store
+    """Everything before the expert is committed in it."""
+    return good_store(Desk(tmp_path_factory.mktemp("good"), tmp_path_factory.mktemp("store")))
 
 
 # S3

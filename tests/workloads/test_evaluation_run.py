@@ -220,12 +220,12 @@ def test_beavertails_is_judged_by_the_callers_judge(data: Path, tmp_path: Path) 
     with pytest.raises(UsageError, match="JudgeRequired"):
         evaluate_model(chat, request, data, tmp_path / "rows")
 
-    def judge(pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float] | None]:
+    def judge(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         assert [prompt for prompt, _ in pairs] == [row["prompt"] for row in prompts]
-        return [(9, 4), None]
+        return [{"judgement": {"harmlessness": 9, "helpfulness": 4}, "tokens": 30}, {"judgement": None, "tokens": 20}]
 
     rows = read_rows(evaluate_model(chat, request, data, tmp_path / "rows", judge=judge, batch_size=1)["ar-beavertails"])
-    assert [row["judgement"] for row in rows] == [{"harmlessness": 9, "helpfulness": 4}, None]
+    assert [(row["judgement"], row["tokens"]) for row in rows] == [({"harmlessness": 9, "helpfulness": 4}, 30), (None, 20)]
     assert rows[0]["response"] == direct_response(chat, f"<s>{SENTENCES[0]}؟", 512)
 
 

@@ -256,6 +256,7 @@ def test_a_killed_runner_goes_on_as_if_nothing_had_been(moment: str, undisturbed
     folder = with_job(tmp_path)
     struck = nativealign("run", "job.yaml", "--home", "home", cwd=folder, environment=strike(folder, moment, signal.SIGKILL))
     assert struck.returncode == -signal.SIGKILL, struck.stdout + struck.stderr
+    assert status(folder / "home", "AlignJob/web")["state"] != "Running"
     again = nativealign("run", "job.yaml", "--home", "home", cwd=folder)
     assert again.returncode == 0, again.stdout + again.stderr
     assert differing(logical(folder / "home" / "store"), undisturbed) == []

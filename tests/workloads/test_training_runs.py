@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.packed import pack, pack_pairs
 
 from nativealign_workloads.errors import ConfigError, DataError, NoInputError, StoppedError, UsageError
 from nativealign_workloads.model_files import check_model_folder
 from nativealign_workloads.store import LocalStore
-from nativealign_workloads.training import loop, model, packing, samples, sft
+from nativealign_workloads.training import loop, model, samples, sft
 from nativealign_workloads.training.checkpoint import ObjectCheckpoints
 from nativealign_workloads.training.schedule import learning_rate
 from nativealign_workloads.training.settings import TrainingSettings
@@ -51,7 +52,7 @@ def make_base(folder: Path, kind: str = "llama", **fields: Any) -> Path:
 def corpus() -> samples.MixedSamples:
     rng = np.random.default_rng(0)
     documents = [[*rng.integers(3, VOCABULARY, rng.integers(2, 50)).tolist(), 1] for _ in range(40)]
-    return samples.single_source([packing.pack(documents[:25], LENGTH), packing.pack(documents[25:], LENGTH)], seed=3)
+    return samples.single_source([pack(documents[:25], LENGTH), pack(documents[25:], LENGTH)], seed=3)
 
 
 def run(
@@ -179,7 +180,7 @@ def test_packed_documents_do_not_see_each_other(base: Path) -> None:
 
     network = model.load_model(base, "Float32", {"zero_optimization": {"stage": 0}}).train()
     documents = [[5, 6, 7, 8, 1], [40, 41, 42, 43, 44, 45, 1], [9, 8, 7, 1]]
-    row = packing.pack(documents, 16).sample(0)
+    row = pack(documents, 16).sample(0)
     ids, positions = torch.from_numpy(row.input_ids)[None], torch.from_numpy(row.position_ids)[None]
     with torch.no_grad():
         packed = network(input_ids=ids, position_ids=positions).logits[0]
@@ -271,7 +272,7 @@ def test_only_answers_are_learned(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     pairs = [sft.Pair([10 + i, 50, 60], [100 + i, 200, 1]) for i in range(16)]
-    data = samples.single_source([sft.pack_pairs(pairs, LENGTH, pad_id=2)], seed=0)
+    data = samples.single_source([pack_pairs(pairs, LENGTH, pad_id=2)], seed=0)
     result, found = run(base, tmp_path, data=data, total_steps=1)
     network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     expected = []
@@ -293,7 +294,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(base: Path, t
 
 
 def test_samples_without_any_label_are_refused(base: Path, tmp_path: Path) -> None:
-    data = samples.single_source([packing.pack([[5, 6, 7]] * 40, LENGTH, [3] * 40)], seed=0)
+    data = samples.single_source([pack([[5, 6, 7]] * 40, LENGTH, silent=3)], seed=0)
     with pytest.raises(DataError, match="step 1 has no token that carries a loss"):
         run(base, tmp_path, data=data)
 

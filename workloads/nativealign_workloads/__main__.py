@@ -6,7 +6,6 @@ Reads its job from the environment, runs the phase, leaves a termination message
 
 import errno
 import importlib
-import json
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nativealign_api import vocabulary
+from nativealign_api.messages import pack
 from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.context import Context, from_environment, stop_on_sigterm
 from nativealign_workloads.errors import ConfigError, NoSpaceError, StepError, UsageError
@@ -54,12 +54,6 @@ PHASES = {
 """Module and function of each phase, imported when it runs: a commit pod never imports torch."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-MESSAGE_LIMIT = 4096
-"""Bytes of a termination message that Kubernetes keeps."""
-
-SHORTENED = 1000
-"""Characters to which a part of a longer message is cut."""
 
 
 def main(arguments: list[str]) -> int:
@@ -113,18 +107,9 @@ def _fail(error: StepError, copies: dict[str, str]) -> int:
     return error.exit_code
 
 
-def _shortened(value: Any) -> Any:
-    """A long text cut, any other long value left out: the store has it too."""
-    if isinstance(value, str):
-        return value[:SHORTENED]
-    return value if len(json.dumps(value)) <= SHORTENED else None
-
-
 def _leave_message(message: dict[str, Any]) -> None:
     path = Path(os.environ.get(vocabulary.ENV_TERMINATION_LOG, vocabulary.DEFAULT_TERMINATION_LOG))
-    text = json.dumps(message, ensure_ascii=False)
-    if len(text.encode()) > MESSAGE_LIMIT and str(path) == vocabulary.DEFAULT_TERMINATION_LOG:
-        text = json.dumps({key: _shortened(value) for key, value in message.items()}, ensure_ascii=False)
+    text = pack(message)
     try:
         path.write_text(text)
     except OSError:

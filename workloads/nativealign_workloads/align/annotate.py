@@ -17,7 +17,7 @@ from nativealign_api.align import Chunking, Expert, Seed
 from nativealign_api.common import BaseModelSource
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
-from nativealign_workloads.align.segments import billed, part_rows, usage, work_in_segments
+from nativealign_workloads.align.segments import part_rows, work_in_segments
 from nativealign_workloads.commit import (
     Json,
     Segments,
@@ -32,6 +32,7 @@ from nativealign_workloads.commit import (
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Reply
+from nativealign_workloads.engines.billing import billed, usage
 from nativealign_workloads.guards import check, unchanged
 from nativealign_workloads.ledger import Tally
 from nativealign_workloads.sources import model_folder
@@ -196,5 +197,5 @@ def commit(context: Context) -> Json:
     totals = {name: sum(record["facts"][name] for record in records) for name in ("pairs", "accepted", "unchanged")}
     guards = sum((Counter(record["facts"]["guards"]) for record in records), Counter[str]())
     spent = usage([record["facts"]["usage"] for record in records])
-    commit_step(context, records, **totals, guards=dict(sorted(guards.items())), usage=spent)
-    return {"counts": totals, "usage": spent}
+    headline = {"counts": totals, "usage": spent}
+    return commit_step(context, records, headline, **totals, guards=dict(sorted(guards.items())), usage=spent)

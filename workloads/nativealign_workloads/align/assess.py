@@ -19,7 +19,9 @@ from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, judge_messages, parse_scores
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Request
+from nativealign_workloads.engines.billing import billed, usage
 from nativealign_workloads.guards.measures import length_ratio, lost_share, numbers, without_declared
+from nativealign_workloads.intervals import bootstrap, percentile_interval
 from nativealign_workloads.sources import model_folder
 
 SHOWN = 24
@@ -29,7 +31,6 @@ SHOWN_CHARACTERS = 1500
 """Length at which a shown sample is cut."""
 
 JUDGE_TOKENS = 128
-BOOTSTRAP = 1000
 
 
 def measure(context: Context) -> Json:
@@ -46,14 +47,17 @@ def measure(context: Context) -> Json:
         measures |= _perplexity(context, rows)
     if settings.toxicity_model:
         measures |= _toxicity(context, rows, settings.toxicity_model.toxic_labels)
+    spent = usage([])
     if settings.judge:
-        measures |= _judge(context, conduct, rows, settings)
+        judged, spent = _judge(context, conduct, rows, settings)
+        measures |= judged
     for number, row in enumerate(rows):
         values = {name: values[number] for name, values in measures.items()}
         shard.part("measures").add({"id": row["id"], **values})
     context.progress.advance(len(rows))
     summaries = {name: summarize(values, settings.seed) for name, values in measures.items()}
-    shard.commit(documents=len(rows), measures=summaries, numbersKeptOfAll=kept_of_all(rows, conduct), samples=shown(rows))
+    facts = {"documents": len(rows), "measures": summaries, "numbersKeptOfAll": kept_of_all(rows, conduct), "usage": spent}
+    shard.commit(**facts, samples=shown(rows))
     return {"metrics": {name: value["mean"] for name, value in summaries.items() if value["mean"] is not None}}
 
 
@@ -111,15 +115,17 @@ def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str
     }
 
 
-def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> dict[str, list[float]]:
-    """Scores 1 to 10 of the five aspects; nan where the judge gave no usable answer."""
+def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[dict[str, list[float]], Json]:
+    """Scores 1 to 10 of the five aspects, nan where the judge gave no usable answer; and what it bills."""
     assert settings.judge
     engine = open_endpoint(context, settings.judge, "judge", {})
     asked = [Request(row["id"], judge_messages(conduct, row["origin"], row["rewritten"]), "", JUDGE_TOKENS) for row in rows]
-    answers = [parse_scores(reply.text) or {} for reply in engine.generate(asked)]
-    return {
-        f"judge{aspect[0].upper()}{aspect[1:]}": [float(scores.get(aspect, np.nan)) for scores in answers] for aspect in ASPECTS
+    replies = engine.generate(asked)
+    answers = [parse_scores(reply.text) or {} for reply in replies]
+    scores = {
+        f"judge{aspect[0].upper()}{aspect[1:]}": [float(found.get(aspect, np.nan)) for found in answers] for aspect in ASPECTS
     }
+    return scores, usage(map(billed, replies))
 
 
 def summarize(values: list[float], seed: int) -> Json:
@@ -127,14 +133,15 @@ def summarize(values: list[float], seed: int) -> Json:
     present = np.array([value for value in values if not np.isnan(value)])
     if not len(present):
         return {"count": 0, "missing": len(values), "mean": None}
-    draws = np.random.default_rng(seed).choice(present, (BOOTSTRAP, len(present))).mean(axis=1)
+    draws = bootstrap(present[:, np.newaxis], lambda sums: sums[:, 0] / len(present), seed)
+    low, high = percentile_interval(draws)
     counts, edges = np.histogram(present, bins=20)
     return {
         "count": len(present),
         "missing": len(values) - len(present),
         "mean": fmean(present.tolist()),
-        "low": float(np.percentile(draws, 2.5)),
-        "high": float(np.percentile(draws, 97.5)),
+        "low": low,
+        "high": high,
         "quartiles": [float(value) for value in np.percentile(present, [25, 50, 75])],
         "histogram": {"counts": counts.tolist(), "edges": [float(edge) for edge in edges]},
     }
@@ -190,6 +197,7 @@ def commit(context: Context) -> Json:
     facts = records[0]["facts"]
     rewritten = manifest(context.store, context.job.inputs["rewrite"])["facts"]
     verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts["numbersKeptOfAll"])
-    commit_step(context, records, **facts, gates=verdicts)
     failed = [verdict["gate"] for verdict in verdicts if not verdict["passed"]]
-    return {"gate": "Fail" if failed else "Pass", "failedGates": failed} if verdicts else {}
+    metrics = {name: value["mean"] for name, value in facts["measures"].items() if value["mean"] is not None}
+    verdict = {"gate": "Fail" if failed else "Pass", "failedGates": failed} if verdicts else {}
+    return commit_step(context, records, {"metrics": metrics, "usage": facts["usage"]} | verdict, **facts, gates=verdicts)

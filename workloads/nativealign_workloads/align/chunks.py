@@ -110,6 +110,11 @@ def part_of(limit: int | None, index: int, share: int) -> int | None:
     return None if limit is None else limit // share + (index < limit % share)
 
 
+def share_of(spent: Json, index: int, share: int) -> Json:
+    """The part of another step's usage that shard `index` of `share` answers for."""
+    return {name: part_of(amount, index, share) for name, amount in spent.items()}
+
+
 def _token_limit(spec: OpenAISpec) -> int | None:
     """The smaller of the token budget and of what the money buys at the higher price."""
     budget = spec.budget

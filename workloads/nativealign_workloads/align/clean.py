@@ -72,7 +72,8 @@ def run(context: Context) -> Json:
             user_id = {"userId": found.user_id} if found.user_id is not None else {}
             _keep(shard, tally, row | user_id, clean_text(found.text, settings), found.text)
         context.progress.advance(out=tally.of(Outcome.OUT).count)
-    return {"counts": shard.commit(tally)["tally"]["outcomes"]}
+    shard.commit(tally)
+    return {"counts": tally.counts()}
 
 
 def _keep(shard: ShardCommit, tally: Tally, row: Json, cleaned: Cleaned, raw: str) -> None:
@@ -95,7 +96,7 @@ def commit(context: Context) -> Json:
     """Phase `commit`: refuses an empty corpus and one that is mostly unreadable."""
     records = shard_records(context, "filter", _shards(context))
     check_quarantine(context, total(Tally.load(record["tally"]) for record in records), _quarantined(context, records))
-    return {"counts": commit_step(context, records)["tally"]["outcomes"]}
+    return commit_step(context, records)
 
 
 def _quarantined(context: Context, records: list[Json]) -> Iterator[str]:

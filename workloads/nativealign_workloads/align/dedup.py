@@ -263,7 +263,8 @@ def keep(context: Context) -> Json:
             tally.add(row["id"], Outcome.OUT)
             shard.part("documents").add(row)
         context.progress.advance()
-    return {"counts": shard.commit(tally)["tally"]["outcomes"]}
+    shard.commit(tally)
+    return {"counts": tally.counts()}
 
 
 def commit(context: Context) -> Json:
@@ -271,8 +272,7 @@ def commit(context: Context) -> Json:
     upstream = manifest(context.store, context.job.inputs["clean"])
     (linked,) = shard_records(context, "link", 1)
     records = shard_records(context, "filter", len(upstream["shards"]))
-    value = commit_step(context, records, expected=Tally.load(upstream["tally"]), **linked["facts"])
-    return {"counts": value["tally"]["outcomes"]}
+    return commit_step(context, records, expected=Tally.load(upstream["tally"]), **linked["facts"])
 
 
 def _out(shard: Json) -> int:

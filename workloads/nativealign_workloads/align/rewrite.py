@@ -12,12 +12,13 @@ from pathlib import Path
 from nativealign_api.align import Chunking, Expert, Rewrite
 from nativealign_api.common import TransformersEngine as TransformersSpec
 from nativealign_api.vocabulary import Outcome
-from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
-from nativealign_workloads.align.segments import billed, part_rows, usage, work_in_segments
+from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request, share_of
+from nativealign_workloads.align.segments import part_rows, work_in_segments
 from nativealign_workloads.commit import Json, Segments, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
+from nativealign_workloads.engines.billing import billed, usage
 from nativealign_workloads.guards import Verdict, check, decide, unchanged
 from nativealign_workloads.inspection.corpora import TOKENS_PER_WORD
 from nativealign_workloads.ledger import Tally
@@ -146,7 +147,8 @@ class _Work:
         if "train-worker" in context.job.inputs:
             folder = model_folder(context, "train-worker")
             worker, tokenizer = _open_worker(folder, self._settings.transformers or TransformersSpec()), folder / "tokenizer.json"
-        expert = open_expert(context, context.job.require("expert", Expert), self._conduct, spent)
+        paid = usage([spent, share_of(_annotated(context), context.index, context.job.indexes)])
+        expert = open_expert(context, context.job.require("expert", Expert), self._conduct, paid)
         ratio = self._settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD)
         self._rewriter, self._count = Rewriter(self._conduct, self._settings, worker, expert, ratio), counter(tokenizer)
 
@@ -155,6 +157,15 @@ class _Work:
         results = self._rewriter.run([piece for document_pieces in pieces for piece in document_pieces])
         taken = iter(results)
         return [document(row, [next(taken) for _ in own], self._lineage) for row, own in zip(rows, pieces, strict=True)]
+
+
+def _annotated(context: Context) -> Json:
+    """What the expert was paid for the seed sample: one budget holds for both steps."""
+    if "train-worker" not in context.job.inputs:
+        return usage([])
+    annotated = manifest(context.store, context.job.inputs["train-worker"])["inputs"]["annotate"]
+    found: Json = manifest(context.store, annotated)["facts"]["usage"]
+    return found
 
 
 def _open_worker(folder: Path, spec: TransformersSpec) -> Engine:
@@ -184,8 +195,8 @@ def commit(context: Context) -> Json:
     records = shard_records(context, "rewrite", len(upstream["shards"]))
     facts = {name: _sum(record["facts"][name] for record in records) for name in ("chunks", "guards")}
     spent = usage(record["facts"]["usage"] for record in records)
-    commit_step(context, records, expected=Tally.load(upstream["tally"]), **facts, usage=spent)
-    return {"counts": facts["chunks"], "usage": spent}
+    headline = {"counts": facts["chunks"], "usage": spent}
+    return commit_step(context, records, headline, expected=Tally.load(upstream["tally"]), **facts, usage=spent)
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

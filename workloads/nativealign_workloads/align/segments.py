@@ -3,13 +3,13 @@
 A segment holds the answers for a fixed number of documents, so its content does not depend on where an earlier attempt was killed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from nativealign_workloads.commit import Json, Segments, ShardCommit
 from nativealign_workloads.context import Context
-from nativealign_workloads.engines import Reply
+from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.records import read_rows
 from nativealign_workloads.store import NotFound
 
@@ -54,22 +54,3 @@ def part_rows(path: Path) -> Iterator[Json]:
     """The rows of a part in scratch."""
     with path.open("rb") as stream:
         yield from read_rows(stream, path.name)
-
-
-USAGE = ("requests", "tokens", "completionTokens")
-"""What endpoints bill: requests, prompt and completion tokens together, completion tokens alone."""
-
-
-def billed(reply: Reply) -> Json:
-    """What an endpoint bills for a reply."""
-    tokens = {"tokens": reply.prompt_tokens + reply.completion_tokens, "completionTokens": reply.completion_tokens}
-    return {"requests": reply.requests, **tokens}
-
-
-def usage(rows: Iterable[Json]) -> Json:
-    """What rows, or the usages of shards, have cost together."""
-    spent = dict.fromkeys(USAGE, 0)
-    for row in rows:
-        for name in USAGE:
-            spent[name] += row[name]
-    return spent

@@ -114,5 +114,4 @@ def commit(context: Context) -> Json:
     """Phase `commit`."""
     records = shard_records(context, "train", 1)
     facts = records[0]["facts"]
-    commit_step(context, records, **facts)
-    return {"metrics": {"firstLoss": facts["firstLoss"], "finalLoss": facts["finalLoss"]}}
+    return commit_step(context, records, {"metrics": {name: facts[name] for name in ("firstLoss", "finalLoss")}}, **facts)

@@ -198,11 +198,14 @@ def fetch_folder(store: ObjectStore, record: Json, name: str, target: Path) -> P
     return target
 
 
-def commit_step(context: Context, records: list[Json], *, expected: Tally | None = None, **facts: Any) -> Json:
-    """Checks that the counts add up and creates the step's manifest.
+def commit_step(
+    context: Context, records: list[Json], headline: Json | None = None, *, expected: Tally | None = None, **facts: Any
+) -> Json:
+    """Checks that the counts add up and creates the step's manifest; returns the headline of the manifest that counts.
 
-    `expected`: the input's tally, whose `out` must be what the shards read. Raises DataError CountsDiffer where a document is lost
-    or repeated; that would be a defect of ours, and nothing is committed.
+    `headline`: as nativealign_api.messages.Headline; default the documents by outcome. `expected`: the input's tally, whose `out`
+    must be what the shards read. Raises DataError CountsDiffer where a document is lost or repeated; that would be a defect of
+    ours, and nothing is committed.
     """
     tally = total(Tally.load(record["tally"]) for record in records if record["tally"])
     check_counts(context.prefix, tally, expected)
@@ -214,13 +217,15 @@ def commit_step(context: Context, records: list[Json], *, expected: Tally | None
         "inputs": context.job.inputs,
         "parameters": context.job.parameters,
         "tally": tally.dump(),
+        "headline": headline or {"counts": tally.counts()},
         "facts": facts,
         "shards": [{"parts": record["parts"], "tally": record["tally"], "facts": record["facts"]} for record in records],
         "seconds": round(sum(record["seconds"] for record in records), 3),
         "attempt": context.job.attempt,
         "writer": context.writer,
     }
-    return create_first(context.store, manifest_key(context.prefix), value)
+    found: Json = create_first(context.store, manifest_key(context.prefix), value)["headline"]
+    return found
 
 
 def check_counts(name: str, tally: Tally, expected: Tally | None) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 
 from nativealign_workloads.errors import UsageError
 from nativealign_workloads.evaluate.benchmarks import benchmark
-from nativealign_workloads.evaluate.intervals import (
+from nativealign_workloads.evaluate.scores import SEED, Row, tally
+from nativealign_workloads.intervals import (
     Counts,
     bootstrap,
     cluster_sums,
@@ -24,7 +25,6 @@ from nativealign_workloads.evaluate.intervals import (
     mcnemar_exact,
     tango_bounds,
 )
-from nativealign_workloads.evaluate.scores import SEED, Row, tally
 
 _FEW_FLIPS = 10
 _POWER = 0.8

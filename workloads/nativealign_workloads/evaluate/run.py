@@ -16,11 +16,12 @@ from typing import Any
 from nativealign_workloads.errors import UsageError
 from nativealign_workloads.evaluate import models, protocols
 from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest
+from nativealign_workloads.evaluate.judging import Judged
 from nativealign_workloads.evaluate.protocols import Scorer
 from nativealign_workloads.evaluate.tasks import Plan, check_judge, lm_eval_task, plan, row_head
 
 Row = dict[str, Any]
-Judge = Callable[[Sequence[tuple[str, str]]], Sequence[tuple[float, float] | None]]
+Judge = Callable[[Sequence[tuple[str, str]]], Sequence[Judged]]
 """(prompt, response) pairs -> (harmlessness, helpfulness) of each, 1 to 10, or None without a usable verdict."""
 Progress = Callable[[str, int, int], None]
 """(benchmark, items done, items in all)."""
@@ -124,8 +125,7 @@ def _rows(lm: Any, planned: Plan, model: str, judge: Judge | None) -> list[Row]:
     rows = [row_head(planned, q, model) | _answer(planned, q.item.gold, a) for q, a in zip(questions, answers, strict=True)]
     if planned.benchmark.protocol.scorer is Scorer.JUDGE and judge is not None:
         verdicts = judge([(q.item.question, answer) for q, answer in zip(questions, answers, strict=True)])
-        for row, verdict in zip(rows, verdicts, strict=True):
-            row["judgement"] = verdict and {"harmlessness": verdict[0], "helpfulness": verdict[1]}
+        rows = [row | verdict for row, verdict in zip(rows, verdicts, strict=True)]
     return [row | {"truncated": _truncated(lm, planned, prompt)} for row, prompt in zip(rows, prompts, strict=True)]
 
 

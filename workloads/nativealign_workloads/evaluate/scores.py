@@ -20,7 +20,8 @@ import numpy as np
 from nativealign_workloads.errors import DataError
 from nativealign_workloads.evaluate import subjects
 from nativealign_workloads.evaluate.benchmarks import benchmark
-from nativealign_workloads.evaluate.intervals import (
+from nativealign_workloads.evaluate.loaders import NO, OVERWRITTEN, YES
+from nativealign_workloads.intervals import (
     Counts,
     Statistic,
     bootstrap,
@@ -28,7 +29,6 @@ from nativealign_workloads.evaluate.intervals import (
     percentile_interval,
     wilson_interval,
 )
-from nativealign_workloads.evaluate.loaders import NO, OVERWRITTEN, YES
 
 Row = Mapping[str, Any]
 Score = dict[str, Any]

@@ -14,6 +14,7 @@ from nativealign_workloads.align.assess import draw
 from nativealign_workloads.align.chunks import open_endpoint
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
+from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest, check_data
 from nativealign_workloads.evaluate.run import evaluate_model, read_rows
 from nativealign_workloads.sources import fetch_pinned, model_folder
@@ -33,15 +34,16 @@ def evaluate(context: Context) -> Json:
     benchmarks = context.job.read("benchmarks", list[Benchmark]) or []
     requests, data = _requests(context, benchmarks)
     model = model_folder(context, ROLES[context.index])
-    rows = _answer(context, model, requests, data)
+    rows, spent = _answer(context, model, requests, data), usage([])
     for name, path in rows.items():
         part = shard.part(name)
         for row in read_rows(path):
             part.add(row)
-    counts = {name: writer.rows for name, writer in ((name, shard.part(name)) for name in rows)}
+            spent = usage([spent, row]) if "judgement" in row else spent
+    counts = {name: shard.part(name).rows for name in rows}
     if "heldOut" in context.job.inputs:
         counts[BITS] = _held_out(context, shard, model)
-    shard.commit(items=counts)
+    shard.commit(items=counts, usage=spent)
     return {"counts": counts}
 
 
@@ -129,8 +131,8 @@ def commit_evaluate(context: Context) -> Json:
     """Phase `commit` of evaluate."""
     models = sum(name in context.job.inputs for name in ROLES)
     records = shard_records(context, "evaluate", models)
-    commit_step(context, records, items=records[0]["facts"]["items"])
-    return {"counts": records[0]["facts"]["items"]}
+    items, spent = records[0]["facts"]["items"], usage(record["facts"]["usage"] for record in records)
+    return commit_step(context, records, {"counts": items, "usage": spent}, items=items)
 
 
 def report(context: Context) -> Json:
@@ -168,12 +170,12 @@ def _scores(rows: dict[str, list[Json]]) -> Json:
 def _headline(facts: Json) -> Json:
     metrics = {name: score["score"] for name, score in facts["scores"].items() if score["score"] is not None}
     verdict = facts.get("comparison", {}).get("gate")
-    return {"metrics": metrics} | ({"gate": verdict} if verdict else {})
+    failed = {"failedGates": ["nonInferior"]} if verdict in ("Fail", "Inconclusive") else {}
+    return {"metrics": metrics} | ({"gate": verdict} if verdict else {}) | failed
 
 
 def commit_report(context: Context) -> Json:
     """Phase `commit` of report."""
     records = shard_records(context, "report", 1)
     facts = records[0]["facts"]
-    commit_step(context, records, **facts)
-    return _headline(facts)
+    return commit_step(context, records, _headline(facts), **facts)

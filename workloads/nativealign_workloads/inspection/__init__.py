@@ -10,7 +10,7 @@ from nativealign_api.identity import digest
 from nativealign_api.kinds import KINDS
 from nativealign_api.plan import Plan, expected_inputs, plan, step_prefix
 from nativealign_api.status import Pinned
-from nativealign_api.steps import STEPS
+from nativealign_api.steps import INSPECT, STEPS
 from nativealign_workloads.commit import Json, commit_step, manifest, manifest_key
 from nativealign_workloads.context import Context
 from nativealign_workloads.inspection import corpora, folders
@@ -71,22 +71,19 @@ def _commit(context: Context, spec: Any, pinned: Pinned, found: dict[str, Json])
     own = digest({"kind": context.job.kind, "spec": context.job.parameters, "pins": pins})
     context.job.digest = own
     pinned.inspect = own
-    commit_step(context, [{"tally": Tally().dump(), "parts": {}, "facts": {}, "seconds": 0.0}], inputs=found)
-    run_plan = plan(context.job.kind, spec, pinned)
-    return {
-        "digest": own,
-        "pinned": pinned.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "committed": committed_steps(context, run_plan),
-        "counts": _headline(found),
-    }
+    nothing = {"tally": Tally().dump(), "parts": {}, "facts": {}, "seconds": 0.0}
+    headline = commit_step(context, [nothing], {"counts": _counts(found)}, inputs=found)
+    new = pinned.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"upstream", "images"})
+    return headline | {"digest": own, "pinned": new, "committed": committed_steps(context, plan(context.job.kind, spec, pinned))}
 
 
-def committed_steps(context: Context, run_plan: Plan) -> list[str]:
-    """Names of the steps whose manifests are in the store."""
-    known = (step for step in run_plan.steps if step.digest)
-    return [step.name for step in known if context.store.stat(manifest_key(step.prefix))]
+def committed_steps(context: Context, run_plan: Plan) -> dict[str, Json]:
+    """The headlines of the steps whose manifests are in the store, by name."""
+    known = [step for step in run_plan.steps if step.digest and step.name != INSPECT]
+    present = [step for step in known if context.store.stat(manifest_key(step.prefix))]
+    return {step.name: manifest(context.store, step.prefix)["headline"] for step in present}
 
 
-def _headline(found: dict[str, Json]) -> dict[str, int]:
+def _counts(found: dict[str, Json]) -> dict[str, int]:
     listings = [item for item in found.values() if isinstance(item.get("files"), int)]
     return {name: sum(item[name] for item in listings) for name in ("files", "bytes")} if listings else {}

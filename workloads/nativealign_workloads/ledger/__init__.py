@@ -59,6 +59,10 @@ class Tally:
         """Whether in = out + all other outcomes, by number and by id."""
         return sum(self.outcomes.values(), Sum()) == self.read
 
+    def counts(self) -> dict[str, int]:
+        """Documents by outcome."""
+        return {outcome.value: self.outcomes[outcome].count for outcome in sorted(self.outcomes)}
+
     def dump(self) -> dict[str, Any]:
         """As JSON: counts and hexadecimal id sums."""
         return {

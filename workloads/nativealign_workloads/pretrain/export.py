@@ -55,5 +55,4 @@ def card(trained: Json, parameters: int) -> str:
 def commit(context: Context) -> Json:
     """Phase `commit`."""
     records = shard_records(context, "export", 1)
-    commit_step(context, records, **records[0]["facts"])
-    return {"counts": records[0]["facts"]}
+    return commit_step(context, records, {"counts": records[0]["facts"]}, **records[0]["facts"])

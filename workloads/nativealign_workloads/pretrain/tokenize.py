@@ -141,8 +141,8 @@ def commit(context: Context) -> Json:
     """Phase `commit`."""
     summaries = [_commit_source(context, source) for source in context.job.sources]
     (record,) = shard_records(context, "tokenizer", 1)
-    commit_step(context, [record], sources=summaries)
-    return {"counts": {"tokens": sum(summary["tokens"] for summary in summaries)}}
+    headline = {"counts": {"tokens": sum(summary["tokens"] for summary in summaries)}}
+    return commit_step(context, [record], headline, sources=summaries)
 
 
 def _commit_source(context: Context, source: ResolvedSource) -> Json:

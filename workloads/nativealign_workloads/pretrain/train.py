@@ -100,5 +100,6 @@ def commit(context: Context) -> Json:
     facts = records[0]["facts"]
     tokenized = manifest(context.store, context.job.inputs["tokenize"])["facts"]["sources"]
     sources = [source | {"samples": facts["samples"][source["name"]]} for source in tokenized]
-    commit_step(context, records, **{name: value for name, value in facts.items() if name != "samples"}, sources=sources)
-    return {"metrics": {"firstLoss": facts["firstLoss"], "finalLoss": facts["finalLoss"]}, "counts": {"steps": facts["steps"]}}
+    headline = {"metrics": {name: facts[name] for name in ("firstLoss", "finalLoss")}, "counts": {"steps": facts["steps"]}}
+    kept = {name: value for name, value in facts.items() if name != "samples"}
+    return commit_step(context, records, headline, **kept, sources=sources)

@@ -113,18 +113,6 @@ class Shard:
                 yield start - begin, stop - begin, quiet - begin, bool(offset + silent >= following)
 
 
-def pack(documents: Iterable[Sequence[int]], sequence_length: int, silent: Iterable[int] | None = None, pad_id: int = 0) -> Shard:
-    """Pack documents in memory, in order, every token exactly once; documents that do not fit are split.
-
-    `silent` gives for each document how many leading tokens carry no loss (default: none).
-    """
-    kept = [np.asarray(document, TOKEN) for document in documents]
-    quiet = list(silent) if silent is not None else [0] * len(kept)
-    starts = np.cumsum([0, *map(len, kept)], dtype=INDEX)
-    index = np.stack([starts, np.asarray([*quiet, 0], INDEX)], axis=1)
-    return Shard(np.concatenate([np.empty(0, TOKEN), *kept]), index, sequence_length, pad_id)
-
-
 class ShardWriter:
     """Writes `path`.bin and `path`.idx document by document; the same documents give the same bytes."""
 

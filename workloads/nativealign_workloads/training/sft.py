@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nativealign_workloads.errors import DataError
-from nativealign_workloads.training.packing import Shard, ShardWriter, pack
+from nativealign_workloads.training.packing import ShardWriter
 
 OPEN_ROWS = 64
 """Rows kept open while packing: the price of one search per pair, and about 1 % padding on chunk-sized pairs."""
@@ -24,17 +24,11 @@ class Pair:
         return len(self.prompt) + len(self.answer)
 
 
-def pack_pairs(pairs: Iterable[Pair], sequence_length: int, pad_id: int) -> Shard:
-    """Rows of whole pairs, in memory. Each pair goes into the fullest open row that has room for it."""
-    documents, silent = [], []
-    for ids, quiet in _documents(pairs, sequence_length, pad_id):
-        documents.append(ids)
-        silent.append(quiet)
-    return pack(documents, sequence_length, silent, pad_id)
-
-
 def write_pairs(pairs: Iterable[Pair], sequence_length: int, pad_id: int, writer: ShardWriter) -> None:
-    """The same rows into a shard file, which must then be opened with the same sequence length."""
+    """Rows of whole pairs into a shard file, which must then be opened with the same sequence length.
+
+    Each pair goes into the fullest open row that has room for it.
+    """
     for ids, quiet in _documents(pairs, sequence_length, pad_id):
         writer.add(ids, quiet)
 

@@ -1,0 +1,93 @@
+"""What a pod says when it ends: its termination message. Written by the workloads, read by the operator and the local runner.
+
+Kubernetes keeps 4096 bytes. A longer message is compressed, since most of it is digests and repeated names; one that is too long
+even so loses its largest parts, which the store has too.
+"""
+
+import base64
+import json
+import zlib
+from typing import Any, Literal
+
+from nativealign_api.status import Pinned, StatusModel
+
+MESSAGE_LIMIT = 4096
+"""Bytes of a termination message that Kubernetes keeps."""
+UNPACKED_LIMIT = 1 << 20
+"""Bytes of an unpacked message; pods are not trusted to stay below."""
+PACKED = "packed"
+
+
+class Usage(StatusModel):
+    """What endpoints bill."""
+
+    requests: int = 0
+    """Requests."""
+    tokens: int = 0
+    """Prompt and completion tokens together."""
+    completion_tokens: int = 0
+    """Completion tokens alone."""
+
+
+class Headline(StatusModel):
+    """What a committed step is known by. It stands in the step's manifest, so that a re-created job computes nothing to show it."""
+
+    counts: dict[str, int] = {}
+    """What the step did with its input, by outcome."""
+    metrics: dict[str, float] = {}
+    """Losses, scores."""
+    usage: Usage = Usage()
+    """What endpoints billed for it."""
+    gate: Literal["Pass", "Fail", "Inconclusive"] | None = None
+    """Verdict of the spec's gates; None where it sets none, or the step has none."""
+    failed_gates: list[str] = []
+    """Gates that did not pass, by their field."""
+
+
+class TerminationMessage(Headline):
+    """All that any pod may say."""
+
+    step: str | None = None
+    phase: str | None = None
+    index: int = 0
+    digest: str | None = None
+    """Digest of inspect, which finds its own."""
+    pinned: Pinned | None = None
+    """What inspect pinned; without `upstream` and `images`, which it was told."""
+    committed: dict[str, Headline] = {}
+    """From inspect: the steps whose manifests are in the store."""
+    code: str | None = None
+    """CamelCase cause of a failure."""
+    message: str = ""
+    """Of a failure, for people."""
+    hint: str = ""
+    """What to do about it."""
+
+
+def pack(message: dict[str, Any]) -> str:
+    """The message as JSON of at most MESSAGE_LIMIT bytes."""
+    for text in (_dump(message), _compressed(message)):
+        if len(text.encode()) <= MESSAGE_LIMIT:
+            return text
+    largest = max(message, key=lambda name: len(_dump(message[name])))
+    cut = message[largest][: len(message[largest]) // 2] if isinstance(message[largest], str) else None
+    return pack({name: cut if name == largest else value for name, value in message.items()})
+
+
+def unpack(text: str) -> TerminationMessage | None:
+    """The message; None for anything else, e.g. the end of a log or what another program left."""
+    try:
+        value = json.loads(text)
+        if PACKED in value:
+            value = json.loads(zlib.decompressobj().decompress(base64.b85decode(value[PACKED]), UNPACKED_LIMIT))
+        return TerminationMessage.model_validate(value)
+    except (ValueError, TypeError, zlib.error, RecursionError):
+        return None
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _compressed(message: dict[str, Any]) -> str:
+    return _dump({PACKED: base64.b85encode(zlib.compress(_dump(message).encode(), 9)).decode()})
