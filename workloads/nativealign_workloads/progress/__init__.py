@@ -43,7 +43,9 @@ class Progress:
             self._write()
 
     def finish(self) -> None:
-        self._write()
+        """Writes the end. What never began leaves the file to others: the ranks of a gang write it for their node."""
+        if self.started:
+            self._write()
 
     def snapshot(self) -> dict[str, Any]:
         """The JSON object: done, total, unit, percent, etaSeconds (None while unknown), counts."""
