@@ -13,8 +13,8 @@ from pathlib import Path
 
 from nativealign_api.cost import charge
 from nativealign_api.kinds import JobObject, references
-from nativealign_api.messages import Headline, TerminationMessage
-from nativealign_api.plan import Phase, Step, plan
+from nativealign_api.messages import TerminationMessage
+from nativealign_api.plan import Phase, Step, plan, step_statuses
 from nativealign_api.resolved import ResolvedJob, child_name, resolve
 from nativealign_api.status import ConditionStatus, Cost, JobStatus, Pinned, StepStatus
 from nativealign_api.steps import INSPECT
@@ -118,17 +118,16 @@ class Runner:
         job.status.pinned = found.pinned.model_copy(update={"upstream": job.status.pinned.upstream})
         run_plan = plan(job.kind, job.spec, job.status.pinned)
         seconds = {step.digest: step.seconds for step in before.steps} if before else {}
-        job.status.steps += [
-            _planned(step, found.committed.get(step.name), seconds.get(step.digest)) for step in run_plan.steps[1:]
-        ]
+        job.status.steps += step_statuses(run_plan.steps[1:], found.committed)
+        for status in job.status.steps:
+            status.seconds = status.seconds or seconds.get(status.digest)
         job.status.outputs = run_plan.outputs()
         self.display.plan(job)
-        failed_gates: list[str] = []
         for step, status in zip(run_plan.steps[1:], job.status.steps[1:], strict=True):
             run.write(job)
-            headline = found.committed.get(step.name) or self._step(job, path, run, step, status)
-            failed_gates += headline.failed_gates
-        return failed_gates
+            if not status.reused:
+                self._step(job, path, run, step, status)
+        return [gate for status in job.status.steps for gate in status.failed_gates]
 
     def _step(self, job: JobObject, path: Path, run: Run, step: Step, status: StepStatus) -> TerminationMessage:
         """Runs the phases of a step; returns the last phase's termination message."""
@@ -146,7 +145,7 @@ class Runner:
         charge(job, step.name, last.usage)
         status.state, status.phase, status.digest = "Committed", None, step.digest or last.digest
         status.seconds = round(time.monotonic() - began, 2)
-        status.counts, status.metrics = last.counts, last.metrics
+        last.show(status)
         job.status.cost.step_seconds += status.seconds
         self.display.step(status)
         return last
@@ -207,13 +206,6 @@ def _tells_the_same(before: JobStatus, now: JobStatus) -> bool:
     """Whether a report of the one status is a report of the other."""
     sides = [([step.digest for step in side.steps], side.state, [c.message for c in side.conditions]) for side in (before, now)]
     return sides[0] == sides[1] and all(step.reused for step in now.steps if step.name != INSPECT)
-
-
-def _planned(step: Step, committed: Headline | None, seconds: float | None) -> StepStatus:
-    if committed is None:
-        return StepStatus(name=step.name, digest=step.digest)
-    facts = {"counts": committed.counts, "metrics": committed.metrics, "seconds": seconds}
-    return StepStatus(name=step.name, digest=step.digest, reused=True, state="Committed", **facts)
 
 
 def _end(job: JobObject, state: str, reason: str, message: str, code: int) -> int:

@@ -9,7 +9,7 @@ import json
 import zlib
 from typing import Any, Literal
 
-from nativealign_api.status import Pinned, StatusModel
+from nativealign_api.status import Pinned, StatusModel, StepStatus
 
 MESSAGE_LIMIT = 4096
 """Bytes of a termination message that Kubernetes keeps."""
@@ -42,6 +42,10 @@ class Headline(StatusModel):
     """Verdict of the spec's gates; None where it sets none, or the step has none."""
     failed_gates: list[str] = []
     """Gates that did not pass, by their field."""
+
+    def show(self, step: StepStatus) -> None:
+        """Puts the headline into a step's status."""
+        step.counts, step.metrics, step.failed_gates = self.counts, self.metrics, self.failed_gates
 
 
 class TerminationMessage(Headline):

@@ -4,7 +4,7 @@ The operator, the local runner and the inspect step all call it and get the same
 the identity fields that it reads, and the digests of its inputs; a manifest under that digest means that the step is done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from nativealign_api.base import is_operational
 from nativealign_api.common import JobSpec, Resources
 from nativealign_api.evaluate import EvalJobSpec, EvaluatedModel
 from nativealign_api.identity import digest, identity
+from nativealign_api.messages import Headline
 from nativealign_api.pretrain import MixEntry, PretrainJobSpec
-from nativealign_api.status import Pinned
+from nativealign_api.status import Pinned, StepStatus
 from nativealign_api.steps import INSPECT, STEPS, Form, PhaseDefinition, StepDefinition
 
 VIEW_STEPS = {"Raw": "dedup", "Cleaned": "dedup", "Aligned": "rewrite"}
@@ -79,6 +80,18 @@ class Plan:
     def outputs(self) -> dict[str, str]:
         """Results by name, as store prefixes, of the steps whose digests are known."""
         return {step.name: step.prefix for step in self.steps if step.digest}
+
+
+def step_statuses(steps: Iterable[Step], committed: Mapping[str, Headline]) -> list[StepStatus]:
+    """The status of steps that have not run yet; those that are committed already are reused."""
+    statuses = []
+    for step in steps:
+        status = StepStatus(name=step.name, digest=step.digest)
+        if step.name in committed:
+            status.state, status.reused = "Committed", True
+            committed[step.name].show(status)
+        statuses.append(status)
+    return statuses
 
 
 def step_prefix(name: str, step_digest: str) -> str:

@@ -42,6 +42,10 @@ class StepStatus(StatusModel):
     """Digest of what the step computes; names its folder in the store."""
     attempt: int = 0
     """Attempt that runs or ran last."""
+    failures: int = 0
+    """Attempts of the step that failed and count against `retries`."""
+    disruptions: int = 0
+    """Attempts that a drain, an eviction or a preemption ended; they do not count."""
     reused: bool = False
     """The manifest was there before this run."""
     progress_percent: float | None = None
@@ -54,6 +58,8 @@ class StepStatus(StatusModel):
     """Headline counts."""
     metrics: dict[str, float] = {}
     """Headline metrics."""
+    failed_gates: list[str] = []
+    """Gates of the spec that did not pass, by their field."""
 
     @computed_field(description="progressPercent for people: 41%.")  # type: ignore[prop-decorator]
     @property

@@ -19,11 +19,13 @@ from nativealign_api.vocabulary import (
     DEFAULT_SECRETS,
     ENV_JOB,
     ENV_MODEL_CACHE,
+    ENV_POD_ADDRESS,
     ENV_PROGRESS,
     ENV_SCRATCH,
     ENV_SECRETS,
     ENV_STORE_CA,
     ENV_WRITER,
+    PROGRESS_PORT,
 )
 
 Json = dict[str, Any]
@@ -61,7 +63,7 @@ def pod_template(
         },
         "containers": [_container(resolved, _environment(spec, resolved, name if gang else None), image, volumes)],
         "volumes": [{key: value for key, value in volume.items() if key != "mountPath"} for volume in volumes],
-        **_placement(resources),
+        **_placement(resources, spec.node_lost_after_seconds),
         **(_gang_placement(resources, name) if gang else {}),
     }
     if spec.image_pull_secrets:
@@ -78,6 +80,7 @@ def _container(resolved: ResolvedJob, environment: list[Json], image: str, volum
         "image": image,
         "command": ["python", "-m", "nativealign_workloads", resolved.step, resolved.phase],
         "env": environment,
+        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}],
         "resources": _compute(resolved.resources),
         "volumeMounts": [_mount(volume) for volume in volumes],
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -113,8 +116,9 @@ def _environment(spec: JobSpec, resolved: ResolvedJob, gang: str | None) -> list
     if spec.service_account_name:
         values["AWS_WEB_IDENTITY_TOKEN_FILE"] = f"{DEFAULT_SECRETS}/{TOKEN_FILE}"
     values |= dict(sorted(resolved.resources.environment.items()))
-    writer = {"name": ENV_WRITER, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
-    return [writer, *({"name": name, "value": value} for name, value in values.items())]
+    own = {ENV_WRITER: "metadata.uid", ENV_POD_ADDRESS: "status.podIP"}
+    fields = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in own.items()]
+    return [*fields, *({"name": name, "value": value} for name, value in values.items())]
 
 
 def _compute(resources: Resources) -> Json:
@@ -126,8 +130,13 @@ def _compute(resources: Resources) -> Json:
     return {name: value for name, value in (("requests", requests), ("limits", limits)) if value}
 
 
-def _placement(resources: Resources) -> Json:
+def _placement(resources: Resources, node_lost_after: int) -> Json:
+    """The pods of a node that is lost are given up when the job says, not after the cluster's own five minutes."""
     tolerations = [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations]
+    tolerations += [
+        {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": node_lost_after}
+        for taint in ("not-ready", "unreachable")
+    ]
     placement = {
         "nodeSelector": dict(sorted(resources.node_selector.items())),
         "tolerations": tolerations,

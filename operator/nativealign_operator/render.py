@@ -133,7 +133,8 @@ def _service(job: JobObject, name: str, resolved: ResolvedJob) -> Json:
 
 def _job(job: JobObject, name: str, phase: Phase, resolved: ResolvedJob, config_map: str, settings: RenderSettings) -> Json:
     metadata = _metadata(job, name, resolved)
-    if job.spec.queue_name:
+    if job.spec.queue_name and (phase.form is not Form.SINGLE or resolved.resources.gpus_per_node):
+        # a look-up or a commit takes seconds and no accelerator: it must not wait behind those that do
         metadata["labels"] = metadata["labels"] | {QUEUE_NAME: job.spec.queue_name}
         if phase.form is Form.SHARDED and phase.parallelism > 1:
             metadata["annotations"] = {MIN_PARALLELISM: "1"}

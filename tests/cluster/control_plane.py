@@ -1,4 +1,4 @@
-"""A real control plane (etcd and kube-apiserver, no nodes) for the time of a test run."""
+"""A real control plane (etcd, kube-apiserver and, where wanted, kube-controller-manager; no nodes) for the time of a test run."""
 
 import contextlib
 import json
@@ -7,9 +7,10 @@ import secrets
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ START_SECONDS = 60
 class ControlPlane:
     """Where the apiserver listens, and an administrator's access to it."""
 
+    connect: Callable[[], HTTPSConnection]
+    """A new connection to the apiserver, for threads of their own."""
     connection: HTTPSConnection
     token: str = field(repr=False)
     kubeconfig: Path
@@ -50,17 +53,23 @@ def _connection(port: int) -> HTTPSConnection:
 
 
 @contextmanager
-def control_plane(folder: Path) -> Iterator[ControlPlane]:
-    """Start etcd and kube-apiserver over `folder` (made if missing) on free loopback ports; stop them at the end."""
+def control_plane(folder: Path, *, controllers: bool = False) -> Iterator[ControlPlane]:
+    """Start etcd and kube-apiserver over `folder` (made if missing) on free loopback ports; stop them at the end.
+
+    `controllers`: with kube-controller-manager, so that Jobs get pods and what an owner leaves behind is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ports = {"etcd": _free_port(), "peer": _free_port(), "api": _free_port()}
     token = secrets.token_hex(16)
     _write_credentials(folder, ports["api"], token)
     with ExitStack() as stack:
         stack.enter_context(_running("etcd", _etcd_flags(folder, ports), folder))
-        stack.enter_context(_running("kube-apiserver", _apiserver_flags(folder, ports), folder))
-        plane = ControlPlane(_connection(ports["api"]), token, folder / "kubeconfig")
+        stack.enter_context(_running("kube-apiserver", _apiserver_flags(folder, ports, controllers), folder))
+        connect = partial(_connection, ports["api"])
+        plane = ControlPlane(connect, connect(), token, folder / "kubeconfig")
         _wait_until_ready(plane, folder)
+        if controllers:
+            stack.enter_context(_running("kube-controller-manager", _controller_flags(folder), folder))
         yield plane
 
 
@@ -97,7 +106,7 @@ def _etcd_flags(folder: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
-def _apiserver_flags(folder: Path, ports: dict[str, int]) -> list[str]:
+def _apiserver_flags(folder: Path, ports: dict[str, int], controllers: bool) -> list[str]:
     return [
         f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
         "--bind-address=127.0.0.1",
@@ -109,8 +118,22 @@ def _apiserver_flags(folder: Path, ports: dict[str, int]) -> list[str]:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={folder / 'sa.pub'}",
         f"--service-account-signing-key-file={folder / 'sa.key'}",
-        # no controller makes the default service account that this one asks for
-        "--disable-admission-plugins=ServiceAccount",
+        # without controllers nobody makes the default service account that this one asks for
+        *([] if controllers else ["--disable-admission-plugins=ServiceAccount"]),
+    ]
+
+
+def _controller_flags(folder: Path) -> list[str]:
+    return [
+        f"--kubeconfig={folder / 'kubeconfig'}",
+        "--leader-elect=false",
+        "--secure-port=0",
+        f"--service-account-private-key-file={folder / 'sa.key'}",
+        # there are no real nodes: nobody reports for the test kubelet's, and its pods are no orphans
+        "--controllers=*,-node-lifecycle-controller,-pod-garbage-collector-controller,-node-ipam-controller",
+        "--concurrent-job-syncs=10",
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
     ]
 
 

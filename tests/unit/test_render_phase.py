@@ -114,7 +114,7 @@ def test_kueue_gets_the_queue_and_may_admit_fewer_pods_of_a_sharded_job(queue: s
     job.status.pinned.shards = {"corpora": 12}
     step = plan("AlignJob", job.spec, job.status.pinned).step("clean")
     made = [render_phase(job, phase, resolve(job, step, phase), SETTINGS).job for phase in step.phases]
-    assert [one["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") for one in made] == [queue, queue]
+    assert [one["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") for one in made] == [queue, None]
     assert ["annotations" in one["metadata"] for one in made] == [labelled, False]
     assert all("suspend" not in one["spec"] for one in made)
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nativealign_api.messages import pack
 from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.context import Context, from_environment, stop_on_sigterm
 from nativealign_workloads.errors import ConfigError, NoSpaceError, StepError, UsageError
+from nativealign_workloads.progress.server import serve
 
 PHASES = {
     "inspect list": "inspection:run",
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> int:
         run = _find(arguments)
         context = from_environment(os.environ)
         stop_on_sigterm(context)
+        _serve_progress(os.environ)
         result = run(context)
         context.progress.finish()
         _leave_message({"step": context.job.step, "phase": context.job.phase, "index": context.index, **result})
@@ -72,6 +74,12 @@ def main(arguments: list[str]) -> int:
     finally:
         if context:
             shutil.rmtree(context.scratch, ignore_errors=True)
+
+
+def _serve_progress(environment: Mapping[str, str]) -> None:
+    path, address = environment.get(vocabulary.ENV_PROGRESS), environment.get(vocabulary.ENV_POD_ADDRESS)
+    if path and address:
+        serve(Path(path), address)
 
 
 def _find(arguments: list[str]) -> Callable[[Context], dict[str, Any]]:

@@ -1,0 +1,248 @@
+"""`python -m nativealign_operator`: the supervisor. Serves health and metrics, waits for the Lease, and while it holds it, works.
+
+    leading ─┬─ watches (kopf)     events into cache and queue
+             ├─ workers            keys from the queue to Reconciler.reconcile
+             ├─ resync             everything listed anew, so that no lost event is lost for long
+             └─ progress           pods asked how far they are
+
+Whatever ends one of the four ends all, and they are started again; losing the Lease ends them too.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Coroutine
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from nativealign_api.kinds import KINDS
+from nativealign_api.vocabulary import ExitCode
+from nativealign_operator import shell
+from nativealign_operator.cache import Cache, Key
+from nativealign_operator.cluster import ApiError, Cluster
+from nativealign_operator.health import Health, serve
+from nativealign_operator.lease import Lease
+from nativealign_operator.logs import configure_logs
+from nativealign_operator.metrics import Metrics
+from nativealign_operator.paths import path_of
+from nativealign_operator.progress import POLL_SECONDS, ProgressBoard
+from nativealign_operator.reconcile import Reconciler
+from nativealign_operator.settings import BadSettings, OperatorSettings, from_environment
+from nativealign_operator.workqueue import WorkQueue
+
+RESTART_SECONDS, LONGEST_RESTART_SECONDS = 0.2, 2.0
+ELECTION_LIMIT, WORKER_LIMIT, QUEUE_LOOK_SECONDS = 60.0, 120.0, 5.0
+"""Seconds: how late a loop may be before /healthz fails; how often an idle worker beats."""
+log = logging.getLogger(__name__)
+
+
+class Leading:
+    """What the leader does. Nothing is carried over from one start to the next: all is listed anew."""
+
+    def __init__(self, cluster: Cluster, settings: OperatorSettings, metrics: Metrics, health: Health) -> None:
+        self._cluster, self._settings, self._metrics, self._health = cluster, settings, metrics, health
+        self._cache, self._board = Cache(), ProgressBoard()
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._waiting: dict[Key, set[Key]] = defaultdict(set)
+        """Jobs that wait for a job."""
+        self._reconciler = Reconciler(cluster, self._cache, self._board, metrics, settings.rendering)
+
+    async def run(self) -> None:
+        """Raises whatever ends one of the four; never returns by itself."""
+        await self._resync_once()
+        stop = asyncio.Event()
+        tasks: list[Coroutine[Any, Any, None]] = [
+            shell.watch(self._cache, self._notice, self._settings.watch_namespaces, stop),
+            self._resync(),
+            self._progress(),
+            *(self._work(number) for number in range(self._settings.workers)),
+        ]
+        running = [asyncio.create_task(task) for task in tasks]
+        try:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await self._stop(running, stop)
+
+    async def _stop(self, running: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
+        """Writers first."""
+        watches, *writers = running
+        for task in writers:
+            task.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+        stop.set()
+        with contextlib.suppress(TimeoutError, Exception):
+            await asyncio.wait_for(watches, 5)
+
+    def _notice(self, key: Key) -> None:
+        """Something has happened to a job: it, and those that wait for it, are due."""
+        self._queue.add(key)
+        for waiting in self._waiting.pop(key, ()):
+            self._queue.add(waiting)
+        self._metrics.queue.set(len(self._queue))
+
+    async def _work(self, number: int) -> None:
+        name = f"worker-{number}"
+        while True:
+            self._health.beat(name, WORKER_LIMIT)
+            try:
+                key = await asyncio.wait_for(self._queue.get(), QUEUE_LOOK_SECONDS)
+            except TimeoutError:
+                continue
+            self._metrics.queue.set(len(self._queue))
+            await self._reconcile(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        """One key. An error is this key's alone: it comes again, later each time."""
+        failed = True
+        try:
+            with self._metrics.reconcile_seconds.labels(key.kind).time():
+                for upstream in self._reconciler.upstream_of(key):
+                    self._waiting[upstream].add(key)
+                due = await self._reconciler.reconcile(key)
+            failed = False
+            if due is not None:
+                self._queue.add_after(key, due)
+        except ApiError as error:
+            log.warning("%s %s/%s: %s", key.kind, key.namespace, key.name, error)
+        except Exception:
+            log.exception("%s %s/%s: a defect of nativealign", key.kind, key.namespace, key.name)
+        finally:
+            if failed:
+                self._metrics.errors.labels(key.kind).inc()
+            self._queue.done(key, failed=failed)
+
+    async def _resync(self) -> None:
+        while True:
+            self._health.beat("resync", 2 * self._settings.resync_seconds + 60)
+            await asyncio.sleep(self._settings.resync_seconds)
+            try:
+                await self._resync_once()
+            except ApiError as error:
+                log.warning("resync: %s", error)
+
+    async def _resync_once(self) -> None:
+        """Lists every watched kind; all jobs are due, spread over a while where there are many."""
+        for kind in (*KINDS, *shell.CHILDREN):
+            for namespace in self._settings.watch_namespaces or ("",):
+                await self._list(kind, namespace)
+        for number, key in enumerate(self._cache.keys(KINDS)):
+            self._queue.add_after(key, number / RESYNC_PER_SECOND)
+
+    async def _list(self, kind: str, namespace: str) -> None:
+        selector = shell.CHILD_SELECTOR if kind in shell.CHILDREN else ""
+        listed: set[str] = set()
+        version = 0
+        async for page in self._cluster.pages(path_of(kind, namespace), selector):
+            version = version or int(page["metadata"]["resourceVersion"])
+            for item in page["items"]:
+                listed.add(item["metadata"]["uid"])
+                self._cache.put(kind, item)
+            await asyncio.sleep(0)
+        self._cache.prune(kind, namespace, listed, version)
+
+    async def _progress(self) -> None:
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            while True:
+                self._health.beat("progress", POLL_SECONDS * 10)
+                await asyncio.sleep(POLL_SECONDS)
+                for key in await self._board.poll(session):
+                    self._queue.add(key)
+
+
+RESYNC_PER_SECOND = 200.0
+"""Jobs that a resync makes due in a second."""
+
+
+async def supervise(settings: OperatorSettings, stop: asyncio.Event) -> None:
+    """Runs until `stop` is set."""
+    metrics, health = Metrics(), Health()
+    runner = await serve(health, metrics, settings.port)
+    async with ApiClient(await _configuration()) as client:
+        cluster = Cluster(client)
+        lease = Lease(cluster, settings.namespace, settings.lease_name, settings.identity, settings.lease_seconds)
+        campaign = asyncio.create_task(_campaign(cluster, lease, settings, metrics, health))
+        health.ready = True
+        waiter = asyncio.create_task(stop.wait())
+        await asyncio.wait([campaign, waiter], return_when=asyncio.FIRST_COMPLETED)
+        campaign.cancel()
+        waiter.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await campaign
+        await lease.release()
+    await runner.cleanup()
+
+
+async def _campaign(cluster: Cluster, lease: Lease, settings: OperatorSettings, metrics: Metrics, health: Health) -> None:
+    """Waits for the Lease and leads, again and again."""
+
+    def beat() -> None:
+        health.beat("election", ELECTION_LIMIT)
+
+    while True:
+        await lease.acquire(beat)
+        log.info("leading as %s", settings.identity)
+        metrics.leader.set(1)
+        leading = asyncio.create_task(_lead(cluster, settings, metrics, health))
+        try:
+            await lease.hold(beat)
+            log.warning("the Lease is lost")
+        finally:
+            leading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await leading
+            metrics.leader.set(0)
+
+
+async def _lead(cluster: Cluster, settings: OperatorSettings, metrics: Metrics, health: Health) -> None:
+    seconds = RESTART_SECONDS
+    clock = asyncio.get_running_loop().time
+    while True:
+        began = clock()
+        try:
+            await Leading(cluster, settings, metrics, health).run()
+        except ApiError as error:
+            log.warning("starting again: %s", error)
+        except Exception as error:
+            log.warning("starting again: %s: %s", type(error).__name__, error)
+        metrics.restarts.inc()
+        seconds = RESTART_SECONDS if clock() - began > 60 else min(LONGEST_RESTART_SECONDS, seconds * 2)
+        await asyncio.sleep(seconds)
+
+
+async def _configuration() -> Configuration:
+    """The pod's own service account; elsewhere the kubeconfig."""
+    configuration = Configuration()
+    try:
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return configuration
+
+
+async def _until_signal(settings: OperatorSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await supervise(settings, stop)
+
+
+def main() -> int:
+    """Returns the exit code."""
+    configure_logs()
+    try:
+        settings = from_environment(os.environ)
+    except BadSettings as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+    asyncio.run(_until_signal(settings))
+    return ExitCode.OK

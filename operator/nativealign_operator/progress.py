@@ -1,0 +1,130 @@
+"""How far running children are: asked from their pods, kept in memory. An answer is never needed; without one none is shown.
+
+A pod serves `/progress` on PROGRESS_PORT while it runs; what it says is checked and bounded, since pods run users' models.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import aiohttp
+from pydantic import BaseModel, Field, ValidationError
+
+from nativealign_api.kinds import JobObject
+from nativealign_api.plan import plan
+from nativealign_api.steps import Form
+from nativealign_api.vocabulary import PROGRESS_PORT
+from nativealign_operator.cache import Key
+from nativealign_operator.seen import Child, Pod, Progress
+
+SAMPLED_PODS = 16
+"""Indexes of a sharded phase that are asked; of a gang, rank 0 alone."""
+POLL_SECONDS = 30.0
+"""Between two rounds; each changes a job's status at most once."""
+TIMEOUT_SECONDS = 2.0
+LARGEST_ANSWER = 64 * 1024
+AT_ONCE = 32
+"""Pods that are asked at the same time."""
+
+
+class Said(BaseModel):
+    """What a pod says; further fields are ignored."""
+
+    done: int = Field(ge=0)
+    total: int = Field(ge=0)
+    percent: float | None = Field(default=None, ge=0, le=100)
+    etaSeconds: float | None = Field(default=None, ge=0, le=10**10)
+
+
+@dataclass
+class _Watched:
+    """A running child, and what its pods said last."""
+
+    child: Child
+    indexes: int
+    gang: bool
+    said: dict[str, Said]
+    changed: datetime
+
+    def asked(self) -> list[Pod]:
+        pods = [pod for pod in self.child.pods if pod.phase == "Running" and pod.address]
+        return pods[:1] if self.gang else pods[:SAMPLED_PODS]
+
+    def progress(self) -> Progress | None:
+        """Of the whole phase: finished indexes count fully, running ones as the sampled say on average."""
+        if not self.said:
+            return None
+        running = [pod for pod in self.child.pods if pod.phase == "Running"]
+        mean = sum(said.percent or 0.0 for said in self.said.values()) / len(self.said)
+        etas = [said.etaSeconds for said in self.said.values() if said.etaSeconds is not None]
+        if self.gang:
+            return Progress(mean, max(etas, default=None), self.changed)
+        percent = (100.0 * self.child.succeeded + mean * len(running)) / self.indexes
+        rounds = (self.indexes - self.child.succeeded) / max(1, len(running))
+        return Progress(min(100.0, percent), max(etas) * max(1.0, rounds) if etas else None, self.changed)
+
+
+class ProgressBoard:
+    """What is known of all running children."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._watched: dict[Key, _Watched] = {}
+
+    def watch(self, key: Key, job: JobObject, running: Iterable[Child]) -> None:
+        """A job's running child, newly seen; none takes the job off the board."""
+        child = next(iter(running), None)
+        if child is None:
+            self._watched.pop(key, None)
+            return
+        known = self._watched.get(key)
+        if known and known.child.uid == child.uid:
+            if child.succeeded > known.child.succeeded:
+                known.changed = self._clock()
+            known.child = child
+            return
+        phases = plan(job.kind, job.spec, job.status.pinned).step(child.step).phases
+        phase = next(phase for phase in phases if phase.name == child.phase)
+        self._watched[key] = _Watched(child, phase.indexes, phase.form is Form.GANG, {}, self._clock())
+
+    def forget(self, key: Key) -> None:
+        self._watched.pop(key, None)
+
+    def of(self, key: Key) -> dict[str, Progress]:
+        """Progress of the job's child, by its name."""
+        watched = self._watched.get(key)
+        found = watched.progress() if watched else None
+        return {watched.child.name: found} if watched and found else {}
+
+    async def poll(self, session: aiohttp.ClientSession) -> list[Key]:
+        """Asks every running child once; returns the jobs of which there is news."""
+        limit = asyncio.Semaphore(AT_ONCE)
+        keys = list(self._watched)
+        news = await asyncio.gather(*(self._poll_one(session, limit, key) for key in keys))
+        return [key for key, new in zip(keys, news, strict=True) if new]
+
+    async def _poll_one(self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, key: Key) -> bool:
+        watched = self._watched.get(key)
+        if watched is None:
+            return False
+        pods = watched.asked()
+        answers = await asyncio.gather(*(_ask(session, limit, pod) for pod in pods))
+        said = {pod.uid: answer for pod, answer in zip(pods, answers, strict=True) if answer}
+        moved = any(uid not in watched.said or answer.done != watched.said[uid].done for uid, answer in said.items())
+        if moved:
+            watched.changed = self._clock()
+        news = said != watched.said
+        watched.said = said or watched.said
+        return news
+
+
+async def _ask(session: aiohttp.ClientSession, limit: asyncio.Semaphore, pod: Pod) -> Said | None:
+    url = f"http://{f'[{pod.address}]' if ':' in str(pod.address) else pod.address}:{PROGRESS_PORT}/progress"
+    try:
+        async with limit, session.get(url, timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), allow_redirects=False) as answer:
+            content = await answer.content.read(LARGEST_ANSWER + 1)
+        return None if len(content) > LARGEST_ANSWER else Said.model_validate(json.loads(content))
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ValidationError):
+        return None

@@ -1,0 +1,179 @@
+"""What the operator sees of a job: the object, its child Jobs, their pods. Pure: from the JSON that Kubernetes gives to facts.
+
+`decide` knows these classes alone, so that it can be tested without a cluster.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from nativealign_api.kinds import JobObject
+from nativealign_api.messages import TerminationMessage, unpack
+from nativealign_api.status import JobStatus
+from nativealign_api.vocabulary import LABEL_ATTEMPT, LABEL_PHASE, LABEL_STEP
+
+Json = dict[str, Any]
+
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+IDLE_REASONS = {"ContainerCreating", "PodInitializing"}
+"""Reasons of a waiting container that say nothing."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod of a child Job."""
+
+    name: str
+    uid: str
+    index: int
+    phase: str
+    """Pending, Running, Succeeded, Failed."""
+    address: str | None = None
+    image: str | None = None
+    """`repository@sha256:…`, once it runs from a registry."""
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    message: TerminationMessage | None = None
+    waiting: tuple[str, str] | None = None
+    """Reason and message of what it waits for, e.g. ImagePullBackOff, Unschedulable."""
+    disruption: str | None = None
+    """Reason of its condition DisruptionTarget."""
+    deleting: datetime | None = None
+    """When its deletion was asked for."""
+    finished: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Child:
+    """One child Job: one attempt of one phase."""
+
+    name: str
+    uid: str
+    step: str
+    phase: str
+    attempt: int
+    config_map: str | None
+    created: datetime
+    started: datetime | None
+    """When its pods were first wanted; None while it is suspended."""
+    finished: datetime | None
+    outcome: str | None
+    """Complete or Failed, once all its pods are gone."""
+    reason: str
+    message: str
+    suspended: bool
+    deleting: bool
+    ready: int
+    succeeded: int
+    pods: tuple[Pod, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the pods of a child said last."""
+
+    percent: float
+    """Of the whole phase, 0 to 100."""
+    eta_seconds: float | None
+    changed: datetime
+    """When any of them last came further."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that a decision stands on."""
+
+    job: JobObject
+    now: datetime
+    deleting: bool = False
+    children: tuple[Child, ...] = ()
+    upstream: dict[str, JobStatus] = field(default_factory=dict)
+    """Status of each referenced job that there is, by kind/name."""
+    upstream_uids: dict[str, str] = field(default_factory=dict)
+    progress: dict[str, Progress] = field(default_factory=dict)
+    """By name of the child."""
+    queue: tuple[str, str] | None = None
+    """Why Kueue holds the current child: reason and message."""
+
+    def child(self, step: str, phase: str, attempt: int) -> Child | None:
+        return next((c for c in self.children if (c.step, c.phase, c.attempt) == (step, phase, attempt)), None)
+
+
+def read_child(job: Json, pods: Iterable[Json]) -> Child:
+    """A batch/v1 Job with its pods."""
+    metadata, spec, status = job["metadata"], job["spec"], job.get("status", {})
+    labels = metadata.get("labels", {})
+    ended = _condition(status, "Complete") or _condition(status, "Failed")
+    return Child(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        step=labels.get(LABEL_STEP, ""),
+        phase=labels.get(LABEL_PHASE, ""),
+        attempt=int(labels.get(LABEL_ATTEMPT, "0")),
+        config_map=_config_map(spec),
+        created=when(metadata["creationTimestamp"]),
+        started=when(status["startTime"]) if status.get("startTime") and not spec.get("suspend") else None,
+        finished=when(ended["lastTransitionTime"]) if ended else None,
+        outcome=ended["type"] if ended else None,
+        reason=ended.get("reason", "") if ended else "",
+        message=ended.get("message", "") if ended else "",
+        suspended=bool(spec.get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+        ready=status.get("ready", 0),
+        succeeded=status.get("succeeded", 0),
+        pods=tuple(sorted(map(read_pod, pods), key=lambda pod: (pod.index, pod.name))),
+    )
+
+
+def read_pod(pod: Json) -> Pod:
+    """A pod with the one container of a phase."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    container: Json = next(iter(status.get("containerStatuses") or []), {})
+    ended = container.get("state", {}).get("terminated") or {}
+    disruption = _condition(status, "DisruptionTarget")
+    image = container.get("imageID", "").removeprefix("docker-pullable://")
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        index=int((metadata.get("annotations") or {}).get(COMPLETION_INDEX, "0")),
+        phase=status.get("phase", "Pending"),
+        address=status.get("podIP"),
+        image=image if "@sha256:" in image else None,
+        exit_code=ended.get("exitCode"),
+        out_of_memory=ended.get("reason") == "OOMKilled",
+        message=unpack(ended["message"]) if ended.get("message") else None,
+        waiting=_waiting(status, container),
+        disruption=disruption["reason"] if disruption else None,
+        deleting=when(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
+        finished=when(ended["finishedAt"]) if ended.get("finishedAt") else None,
+    )
+
+
+def when(timestamp: str) -> datetime:
+    """RFC 3339, as Kubernetes writes it."""
+    return datetime.fromisoformat(timestamp)
+
+
+def _waiting(status: Json, container: Json) -> tuple[str, str] | None:
+    scheduled: Json = next((c for c in status.get("conditions") or [] if c["type"] == "PodScheduled"), {})
+    if scheduled.get("status") == "False":
+        return scheduled.get("reason", "Unschedulable"), scheduled.get("message", "")
+    waiting = container.get("state", {}).get("waiting")
+    if waiting and waiting.get("reason") not in IDLE_REASONS:
+        return waiting.get("reason", "Waiting"), waiting.get("message", "")
+    return None
+
+
+def _condition(status: Json, kind: str) -> Json | None:
+    found = (c for c in status.get("conditions") or [] if c["type"] == kind and c["status"] == "True")
+    return next(found, None)
+
+
+def _config_map(spec: Json) -> str | None:
+    """The ConfigMap with the ResolvedJob, which goes with the Job."""
+    for volume in spec.get("template", {}).get("spec", {}).get("volumes") or []:
+        for source in volume.get("projected", {}).get("sources", []):
+            if "configMap" in source:
+                return str(source["configMap"]["name"])
+    return None

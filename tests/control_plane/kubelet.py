@@ -1,0 +1,240 @@
+"""A test kubelet: runs the real command of every pod as a process on this machine, and writes the pod's status as a kubelet does.
+
+It stands for node, scheduler and container runtime; everything else of the control plane is real. Files of projected volumes are
+written into a folder of the pod, and paths in its environment are turned to that folder. A pod has a loopback address of its own.
+"""
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.control_plane import ControlPlane
+
+Json = dict[str, Any]
+NODE = "test-node"
+LOOK_SECONDS = 0.1
+STRATEGIC = "application/strategic-merge-patch+json"
+
+
+@dataclass
+class Running:
+    """A pod's process."""
+
+    pod: Json
+    process: subprocess.Popen[bytes]
+    message: Path
+    log: Path
+    address: str
+    started: str
+    stopping: bool = False
+
+
+@dataclass
+class TestKubelet:
+    """Runs pods until it is stopped."""
+
+    __test__ = False
+
+    plane: ControlPlane
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """Further variables for every pod."""
+    held: set[str] = field(default_factory=set)
+    """Steps whose pods are left pending."""
+    running: dict[str, Running] = field(default_factory=dict)
+    """By uid of the pod."""
+    started: list[str] = field(default_factory=list)
+    """Names of all pods that ever ran, in order."""
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """In a thread of its own."""
+        connection = self.plane.connect()
+        api = ControlPlane(self.plane.connect, connection, self.plane.token, self.plane.kubeconfig)
+        while not self._stop.is_set():
+            try:
+                self._look(api)
+            except (OSError, HTTPException):  # the apiserver is away
+                connection.close()
+            time.sleep(LOOK_SECONDS)
+        for running in self.running.values():
+            running.process.kill()
+            running.process.wait()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _look(self, api: ControlPlane) -> None:
+        status, listed = api.request("GET", "/api/v1/pods")
+        if status != 200:
+            return
+        pods = {pod["metadata"]["uid"]: pod for pod in listed["items"]}
+        for uid, pod in pods.items():
+            if uid not in self.running and pod["status"]["phase"] == "Pending":
+                self._start(api, pod)
+        for uid, running in list(self.running.items()):
+            self._attend(api, running, pods.get(uid))
+
+    def _start(self, api: ControlPlane, pod: Json) -> None:
+        metadata = pod["metadata"]
+        if metadata["labels"].get("nativealign.dev/step") in self.held or pod["spec"].get("schedulingGates"):
+            return
+        if "deletionTimestamp" in metadata:
+            self._remove(api, pod)
+            return
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        if not pod["spec"].get("nodeName"):
+            target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+            body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target}
+            api.request("POST", f"{path}/binding", body)
+        problem = self._mount(api, pod)
+        if problem:
+            waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": problem}}
+            self._write(api, pod, {"phase": "Pending", "containerStatuses": [_container(pod, waiting)]})
+            return
+        number = next(self._numbers)
+        running = self._spawn(pod, f"127.{1 + number // 60000}.{number // 250 % 240}.{1 + number % 250}")
+        self.running[metadata["uid"]] = running
+        self.started.append(metadata["name"])
+        state = {"running": {"startedAt": running.started}}
+        ready = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")]
+        facts = {"phase": "Running", "podIP": running.address, "podIPs": [{"ip": running.address}], "startTime": running.started}
+        self._write(api, pod, facts | {"conditions": ready, "containerStatuses": [_container(pod, state, ready=True)]})
+
+    def _home(self, pod: Json) -> Path:
+        return self.folder / pod["metadata"]["uid"]
+
+    def _mount(self, api: ControlPlane, pod: Json) -> str | None:
+        """Writes the files of all volumes; says what is missing."""
+        for volume in pod["spec"].get("volumes", []):
+            target = self._home(pod) / volume["name"]
+            target.mkdir(parents=True, exist_ok=True)
+            for source in volume.get("projected", {}).get("sources", []):
+                problem = _project(api, pod["metadata"]["namespace"], source, target)
+                if problem:
+                    return problem
+        return None
+
+    def _spawn(self, pod: Json, address: str) -> Running:
+        home, (container,) = self._home(pod), pod["spec"]["containers"]
+        mounts = {mount["mountPath"]: str(home / mount["name"]) for mount in container["volumeMounts"]}
+        given = {item["name"]: _value(pod, item, address) for item in container.get("env", [])}
+        environment = {name: _turned(value, mounts) for name, value in given.items()}
+        message, log = home / "message", home / "log"
+        everywhere = {"PATH": os.environ["PATH"], "NATIVEALIGN_TERMINATION_LOG": str(message), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable if container["command"][0] == "python" else container["command"][0], *container["command"][1:]]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=everywhere | environment | self.environment, stdout=output, stderr=output, start_new_session=True
+            )
+        return Running(pod, process, message, log, address, _now())
+
+    def _attend(self, api: ControlPlane, running: Running, pod: Json | None) -> None:
+        wanted_gone = pod is None or "deletionTimestamp" in pod["metadata"]
+        if running.process.poll() is None:
+            if wanted_gone and not running.stopping:
+                running.stopping = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.process.pid, signal.SIGTERM if pod else signal.SIGKILL)
+            return
+        if pod is not None and pod["status"]["phase"] not in ("Succeeded", "Failed"):
+            self._finish(api, running)
+        if pod is not None and wanted_gone:
+            self._remove(api, pod)
+        if pod is None or wanted_gone:
+            self.running.pop(running.pod["metadata"]["uid"], None)
+
+    def _finish(self, api: ControlPlane, running: Running) -> None:
+        code = running.process.returncode
+        code = 128 - code if code < 0 else code
+        message = running.message.read_text() if running.message.is_file() else running.log.read_text(errors="replace")[-2048:]
+        ended = {"exitCode": code, "message": message, "startedAt": running.started, "finishedAt": _now()}
+        state = {"terminated": ended | {"reason": "Completed" if code == 0 else "Error"}}
+        conditions = [{"type": kind, "status": "False"} for kind in ("ContainersReady", "Ready")]
+        facts = {"phase": "Failed" if code else "Succeeded", "conditions": conditions}
+        self._write(api, running.pod, facts | {"containerStatuses": [_container(running.pod, state)]})
+
+    def _write(self, api: ControlPlane, pod: Json, status: Json) -> None:
+        metadata = pod["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
+        api.request("PATCH", path, {"metadata": {"uid": metadata["uid"]}, "status": status}, form=STRATEGIC)
+
+    def _remove(self, api: ControlPlane, pod: Json) -> None:
+        metadata = pod["metadata"]
+        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
+        api.request("DELETE", f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}", options)
+
+
+@contextlib.contextmanager
+def kubelet(plane: ControlPlane, folder: Path) -> Iterator[TestKubelet]:
+    """A test kubelet for the time of a block."""
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
+    plane.request("POST", "/api/v1/nodes", node)
+    found = TestKubelet(plane, folder)
+    thread = threading.Thread(target=found.run, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        found.stop()
+        thread.join(30)
+
+
+def _project(api: ControlPlane, namespace: str, source: Json, target: Path) -> str | None:
+    for kind, plural in (("configMap", "configmaps"), ("secret", "secrets")):
+        if kind not in source:
+            continue
+        name = source[kind]["name"]
+        status, found = api.request("GET", f"/api/v1/namespaces/{namespace}/{plural}/{name}")
+        if status != 200:
+            return f"{kind.lower()} {name!r} not found"
+        for item in source[kind]["items"]:
+            if item["key"] not in found.get("data", {}):
+                return f"references non-existent {kind} key: {item['key']}"
+            content = found["data"][item["key"]]
+            path = target / item["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(content) if kind == "secret" else content.encode())
+    return None
+
+
+def _value(pod: Json, item: Json, address: str) -> str:
+    source = item.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+    if source is None:
+        return str(item.get("value", ""))
+    if source == "status.podIP":
+        return address
+    if source.startswith("metadata.annotations["):
+        return str(pod["metadata"]["annotations"][source[len("metadata.annotations['") : -2]])
+    return str(pod["metadata"][source.removeprefix("metadata.")])
+
+
+def _turned(value: str, mounts: dict[str, str]) -> str:
+    for path, folder in mounts.items():
+        if value == path or value.startswith(f"{path}/"):
+            return folder + value[len(path) :]
+    return value
+
+
+def _container(pod: Json, state: Json, *, ready: bool = False) -> Json:
+    (container,) = pod["spec"]["containers"]
+    facts = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0}
+    return facts | {"ready": ready, "started": ready, "state": json.loads(json.dumps(state))}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

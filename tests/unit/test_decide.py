@@ -1,0 +1,398 @@
+"""decide: the life of a job, without a cluster. What a user would see in `kubectl get` and `describe`."""
+
+import copy
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.world import ALIGN, PRETRAIN, SETTINGS, World, digest, world
+
+from nativealign_api.status import JobStatus, StepStatus
+from nativealign_operator.decide import MAX_DISRUPTIONS, decide
+from nativealign_operator.seen import Progress
+
+STEPS = ["inspect", "clean", "dedup", "rewrite", "assess"]
+
+
+def truths(status: JobStatus) -> dict[str, str]:
+    return {condition.type: condition.status for condition in status.conditions}
+
+
+def ready(status: JobStatus) -> tuple[str, str]:
+    return next((c.reason, c.message) for c in status.conditions if c.type == "Ready")
+
+
+def upstream_ready() -> dict[str, JobStatus]:
+    steps = [StepStatus(name=name, state="Committed", digest=digest(n)) for n, name in enumerate(("clean", "dedup", "rewrite"))]
+    finished = world()
+    finished.finish()
+    return {"AlignJob/corpus": finished.status.model_copy(update={"steps": steps})}
+
+
+def pretraining(until: str = "train-train") -> World:
+    """A PretrainJob whose gang runs."""
+    found = world("PretrainJob", PRETRAIN)
+    found.upstream = upstream_ready()
+    while until not in (found.created or [""])[-1]:
+        if found.created:
+            found.complete(found.words(found.current, {}, []))
+        found.settle()
+    found.run(pods=2)
+    found.settle()
+    return found
+
+
+def test_a_job_goes_through_its_phases_one_after_the_other() -> None:
+    seen = world()
+    created = seen.finish()
+    phases = (
+        ["list"],
+        ["filter", "commit"],
+        ["sign", "group", "link", "filter", "commit"],
+        ["rewrite", "commit"],
+        ["measure", "commit"],
+    )
+    expected = [f"aj-web-{step}-{phase}-0" for step, names in zip(STEPS, phases, strict=True) for phase in names]
+    assert created == expected
+    assert seen.status.state == "Complete"
+    assert truths(seen.status) == {"Ready": "True", "Stalled": "False", "Complete": "True", "Finished": "True"}
+    assert [(step.name, step.state, step.counts) for step in seen.status.steps[1:]] == [
+        (s, "Committed", {"out": 7}) for s in STEPS[1:]
+    ]
+    assert [event.reason for event in seen.events] == ["Started", *["StepCommitted"] * 5, "StepsCommitted"]
+    assert set(seen.status.outputs) == set(STEPS)
+    assert seen.status.cost.step_seconds == len(created)
+
+
+def test_what_inspect_finds_committed_is_not_run_again() -> None:
+    seen = world()
+    committed = {name: {"counts": {"out": 3}, "metrics": {}, "failedGates": []} for name in STEPS[1:]}
+    assert seen.finish(committed) == ["aj-web-inspect-list-0"]
+    assert [(step.reused, step.counts.get("out")) for step in seen.status.steps[1:]] == [(True, 3)] * 4
+
+
+def test_a_failed_gate_ends_the_job_also_where_the_step_was_committed_before() -> None:
+    seen = world()
+    seen.finish(gates=["maxFallbackPercent"])
+    assert (seen.status.state, ready(seen.status)[1]) == ("GateFailed", "gate not passed: maxFallbackPercent; the data is kept")
+    again = world()
+    again.finish({name: {"failedGates": ["maxFallbackPercent"] if name == "assess" else []} for name in STEPS[1:]})
+    assert again.status.state == "GateFailed"
+    assert truths(again.status) == {"Ready": "False", "Stalled": "True", "Failed": "True", "Finished": "True"}
+
+
+@given(again=st.lists(st.booleans(), max_size=40))
+def test_looking_twice_changes_nothing(again: list[bool]) -> None:
+    """A repeated look gives the same status, creates nothing, and tells nothing."""
+    seen = world()
+    for twice in again:
+        seen.settle()
+        if twice:
+            decision = decide(seen.seen(), SETTINGS)
+            assert (decision.status.dump(), decision.create, decision.events) == (seen.status.dump(), [], [])
+        if not seen.status.completion_time:
+            seen.complete(seen.words(seen.current, {}, []))
+    assert len(set(seen.created)) == len(seen.created)
+
+
+def test_an_older_status_leads_to_the_same_children() -> None:
+    """A stale read decides the same names, which can exist once."""
+    seen = world()
+    old: list[JobStatus] = []
+    while not seen.status.completion_time:
+        old.append(seen.status.model_copy(deep=True))
+        seen.settle()
+        if not seen.status.completion_time:
+            seen.complete(seen.words(seen.current, {}, []))
+    for status in old:
+        past = copy.copy(seen)
+        past.job = seen.job.model_copy(update={"status": status})
+        created = [item["metadata"]["name"] for item in decide(past.seen(), SETTINGS).create if item["kind"] == "Job"]
+        assert set(created) <= set(seen.created)
+
+
+def test_a_lost_status_is_found_again_without_an_accelerator() -> None:
+    seen = world("PretrainJob", PRETRAIN)
+    seen.upstream = upstream_ready()
+    committed = {name: {"counts": {"steps": 4}} for name in ("tokenize", "train", "export")}
+    seen.finish(committed)
+    assert seen.status.state == "Complete"
+    assert all("nvidia.com/gpu" not in str(job["spec"]) for job in seen.jobs.values())
+
+
+# References
+
+
+def test_a_reference_is_waited_for_also_if_it_comes_later() -> None:
+    seen = world("PretrainJob", PRETRAIN)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)) == ("Waiting", ("WaitingForInput", "AlignJob/corpus does not exist yet"))
+    assert seen.status.start_time is None
+    seen.upstream = {"AlignJob/corpus": JobStatus(state="Running")}
+    seen.settle()
+    assert ready(seen.status)[1] == "AlignJob/corpus is Running"
+    seen.upstream = upstream_ready()
+    seen.settle()
+    assert seen.created == ["pj-web-inspect-list-0"]
+    assert seen.status.pinned.upstream["AlignJob/corpus"] == {
+        "uid": "uid-AlignJob/corpus",
+        "clean": digest(0),
+        "dedup": digest(1),
+        "rewrite": digest(2),
+    }
+
+
+def test_a_failed_reference_stalls_and_clears_by_itself() -> None:
+    seen = world("PretrainJob", PRETRAIN)
+    seen.upstream = {"AlignJob/corpus": JobStatus(state="Failed")}
+    seen.settle()
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True"}
+    assert ready(seen.status)[0] == "UpstreamFailed"
+    seen.upstream = upstream_ready()
+    seen.settle()
+    assert truths(seen.status) == {"Ready": "True", "Stalled": "False"}
+
+
+@pytest.mark.parametrize(("accepted", "state"), [(False, "Stalled"), (True, "Running")])
+def test_a_gate_that_failed_upstream_must_be_accepted(accepted: bool, state: str) -> None:
+    seen = world("PretrainJob", PRETRAIN | {"mix": [{"alignJob": "corpus", "acceptFailedGate": accepted}]})
+    seen.upstream = {"AlignJob/corpus": upstream_ready()["AlignJob/corpus"].model_copy(update={"state": "GateFailed"})}
+    seen.settle()
+    assert seen.status.state == state
+
+
+def test_what_happens_upstream_after_the_start_is_of_no_matter() -> None:
+    seen = world("PretrainJob", PRETRAIN)
+    seen.upstream = upstream_ready()
+    seen.settle()
+    seen.upstream = {}
+    seen.finish()
+    assert seen.status.state == "Complete"
+
+
+# Suspend
+
+
+def test_suspend_stops_the_pods_and_resume_is_the_next_attempt() -> None:
+    seen = world()
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    seen.run()
+    seen.settle()
+    assert truths(seen.status)["Running"] == "True"
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
+    seen.settle()
+    assert "aj-web-clean-filter-0" not in seen.jobs
+    assert (seen.status.state, truths(seen.status)) == (
+        "Suspended",
+        {"Ready": "True", "Stalled": "False", "Running": "False", "Suspended": "True"},
+    )
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": False})
+    seen.settle()
+    assert seen.current == "aj-web-clean-filter-1"
+    seen.finish()
+    assert seen.status.state == "Complete"
+    assert truths(seen.status)["Suspended"] == "False"
+
+
+def test_a_result_that_comes_while_suspended_is_kept() -> None:
+    seen = world()
+    seen.settle()
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    assert [step.state for step in seen.status.steps][:2] == ["Committed", "Waiting"]
+    assert seen.created == ["aj-web-inspect-list-0"]
+
+
+def test_a_job_that_is_suspended_from_the_start_starts_nothing() -> None:
+    seen = world(spec=ALIGN | {"suspend": True})
+    seen.settle()
+    assert (seen.created, seen.status.state, seen.status.start_time) == ([], "Suspended", None)
+
+
+# Failures
+
+
+def test_a_failed_step_tells_the_cause_of_its_pod() -> None:
+    seen = world()
+    seen.settle()
+    seen.fail(66, {"code": "InputEmpty", "message": "s3://corpora/web/*.jsonl matches no file", "hint": "check the URI"})
+    seen.settle()
+    assert seen.status.state == "Failed"
+    assert ready(seen.status) == ("InputEmpty", "inspect list: s3://corpora/web/*.jsonl matches no file; check the URI")
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Failed": "True", "Finished": "True"}
+    assert seen.events[-1].kind == "Warning"
+    seen.settle()
+    assert seen.created == ["aj-web-inspect-list-0"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "reason", "expected"),
+    [
+        (137, None, "BackoffLimitExceeded", "ProcessDied"),
+        (75, {"code": "Stopped", "message": "was asked to stop"}, "DeadlineExceeded", "DeadlineExceeded"),
+        (78, {"code": "BucketNotFound", "message": "no bucket"}, "PodFailurePolicy", "BucketNotFound"),
+    ],
+)
+def test_the_cause_of_a_failure_is_named(code: int, message: dict[str, str] | None, reason: str, expected: str) -> None:
+    seen = world()
+    seen.settle()
+    seen.fail(code, message, reason)
+    seen.settle()
+    assert ready(seen.status)[0] == expected
+
+
+def test_a_gang_is_tried_again_after_a_pause_and_no_more_often_than_it_may() -> None:
+    seen = pretraining()
+    for failures in (1, 2):
+        seen.fail(70, {"code": "RankFailed", "message": "rank 3 failed"})
+        decision = seen.settle()
+        assert (seen.status.state, seen.status.steps[2].failures) == ("Retrying", failures)
+        assert decision.requeue == seen.now + timedelta(seconds=10 * failures)
+        seen.wait(10 * failures)
+        seen.settle()
+        assert seen.current == f"pj-web-train-train-{failures}"
+        seen.run(pods=2)
+        seen.settle()
+        assert seen.status.state == "Running"
+    seen.fail(70, {"code": "RankFailed", "message": "rank 3 failed"})
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Failed", "RankFailed")
+
+
+def test_a_gang_that_cannot_succeed_is_not_tried_again() -> None:
+    seen = pretraining()
+    seen.fail(64, {"code": "MixWeight", "message": "a weight is not above 0"})
+    seen.settle()
+    assert seen.status.state == "Failed"
+
+
+def test_disruptions_of_a_gang_do_not_count_and_are_bounded() -> None:
+    seen = pretraining()
+    text = "Pod team/x has condition DisruptionTarget matching FailJob rule at index 0"
+    for number in range(MAX_DISRUPTIONS):
+        seen.fail(75, {"code": "Stopped", "message": "was asked to stop"}, "PodFailurePolicy", text)
+        seen.settle()
+        assert seen.current == f"pj-web-train-train-{number + 1}"
+    assert (seen.status.steps[2].failures, seen.status.steps[2].disruptions) == (0, MAX_DISRUPTIONS)
+    seen.fail(75, None, "PodFailurePolicy", text)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Failed", "Disrupted")
+
+
+def test_a_commit_whose_words_are_lost_is_asked_again() -> None:
+    seen = world()
+    seen.settle()
+    seen.complete()
+    seen.settle()
+    assert seen.current == "aj-web-inspect-list-1"
+    seen.finish()
+    assert seen.status.state == "Complete"
+
+
+def test_a_child_that_somebody_deletes_is_created_again_under_its_name() -> None:
+    seen = world()
+    seen.settle()
+    seen.jobs.clear()
+    seen.settle()
+    assert seen.created == ["aj-web-inspect-list-0"] * 2
+    assert seen.status.steps[0].failures == 0
+
+
+# Deadlines
+
+
+def test_a_pod_that_cannot_start_is_told_at_once_and_stalls_the_job_after_its_deadline() -> None:
+    seen = world(spec=ALIGN | {"deadlines": {"startSeconds": 60}})
+    seen.settle()
+    seen.pend("ImagePullBackOff", 'Back-off pulling image "registry.example/workloads"')
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "ImagePullBackOff")
+    seen.wait(61)
+    seen.settle()
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True"}
+    assert "waiting for 1m1s" in ready(seen.status)[1]
+    seen.run()
+    seen.settle()
+    assert (seen.status.state, truths(seen.status)["Stalled"]) == ("Running", "False")
+
+
+def test_kueue_is_named_as_the_reason_to_wait() -> None:
+    seen = world(spec=ALIGN | {"queueName": "research"})
+    seen.settle()
+    seen.jobs[seen.current]["spec"]["suspend"] = True
+    seen.queue = ("QuotaReserved", "couldn't assign flavors: insufficient unused quota")
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Queued", "QuotaReserved")
+    seen.wait(10**6)
+    seen.settle()
+    assert seen.status.state == "Queued"
+
+
+def test_a_gang_that_comes_no_further_is_stopped_and_counts_as_failed() -> None:
+    seen = pretraining()
+    child = seen.child(seen.current)
+    seen.progress[child.name] = Progress(40.0, 100.0, seen.now)
+    seen.settle()
+    assert (seen.status.steps[2].progress, seen.status.steps[2].eta) == ("40%", "1m40s")
+    seen.wait(seen.job.spec.deadlines.progress_seconds)
+    seen.settle()
+    assert child.name not in seen.jobs
+    assert (seen.current, seen.status.steps[2].failures) == ("pj-web-train-train-1", 1)
+    assert any(event.reason == "NoProgress" for event in seen.events)
+
+
+def test_the_pods_of_a_lost_node_are_given_up() -> None:
+    seen = pretraining()
+    lost = seen.pods[seen.current][1]
+    lost["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    lost["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]
+    seen.settle()
+    assert seen.current == "pj-web-train-train-0"
+    seen.wait(seen.job.spec.node_lost_after_seconds)
+    seen.settle()
+    assert (seen.current, seen.status.steps[2].failures, seen.status.steps[2].disruptions) == ("pj-web-train-train-1", 0, 1)
+
+
+# The end
+
+
+def test_the_jobs_of_a_finished_job_go_after_their_time_and_never_come_back() -> None:
+    seen = world(spec=ALIGN | {"ttlSecondsAfterFinished": 60})
+    created = list(seen.finish())
+    assert len(seen.jobs) == len(created)
+    seen.wait(61)
+    seen.settle()
+    assert seen.jobs == {}
+    seen.job.metadata.generation = 2
+    seen.settle()
+    assert (seen.created, seen.status.state, seen.status.observed_generation) == (created, "Complete", 2)
+
+
+def test_a_job_that_is_being_deleted_is_left_alone() -> None:
+    seen = world()
+    seen.deleting = True
+    assert seen.look().create == []
+    assert seen.status == JobStatus()
+
+
+def test_operational_fields_take_effect_at_the_next_child() -> None:
+    seen = world()
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.job.spec = seen.job.spec.model_copy(update={"parallelism": 3, "image": "registry.example/other"})
+    seen.settle()
+    assert seen.jobs[seen.current]["spec"]["parallelism"] == 3
+    assert seen.jobs[seen.current]["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/other"
+
+
+def test_an_upgraded_operator_keeps_the_image_of_a_run() -> None:
+    seen = world()
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    decision = decide(seen.seen(), SETTINGS.__class__("registry.example/newer"))
+    (made,) = [item for item in decision.create if item["kind"] == "Job"]
+    assert made["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.image

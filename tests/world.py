@@ -1,0 +1,176 @@
+"""A cluster in memory for tests of `decide`: it keeps what was decided, and plays Job controller, kubelet and clock."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from nativealign_api.kinds import KINDS, JobObject
+from nativealign_api.messages import pack
+from nativealign_api.status import JobStatus
+from nativealign_api.vocabulary import API_VERSION
+from nativealign_operator.conditions import stamp
+from nativealign_operator.decide import Decision, Event, decide
+from nativealign_operator.render import RenderSettings
+from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, read_child
+
+Json = dict[str, Any]
+SETTINGS = RenderSettings("registry.example/workloads@sha256:" + "0" * 64)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def digest(number: int) -> str:
+    return f"{number:032x}"
+
+
+@dataclass
+class World:
+    """One job and its children."""
+
+    job: JobObject
+    now: datetime = START
+    jobs: dict[str, Json] = field(default_factory=dict)
+    pods: dict[str, list[Json]] = field(default_factory=dict)
+    created: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    upstream: dict[str, JobStatus] = field(default_factory=dict)
+    progress: dict[str, Progress] = field(default_factory=dict)
+    queue: tuple[str, str] | None = None
+    deleting: bool = False
+
+    @property
+    def status(self) -> JobStatus:
+        return self.job.status
+
+    @property
+    def current(self) -> str:
+        """Name of the child that was created last."""
+        return self.created[-1]
+
+    def seen(self) -> Seen:
+        return Seen(
+            self.job,
+            self.now,
+            self.deleting,
+            tuple(self.child(name) for name in self.jobs),
+            self.upstream,
+            {name: f"uid-{name}" for name in self.upstream},
+            self.progress,
+            self.queue,
+        )
+
+    def child(self, name: str) -> Child:
+        return read_child(self.jobs[name], self.pods[name])
+
+    def look(self) -> Decision:
+        """Decides once, and does what was decided."""
+        decision = decide(self.seen(), SETTINGS)
+        self.job.status = JobStatus.model_validate(json.loads(json.dumps(decision.status.dump())))
+        for child in decision.delete:
+            self.jobs.pop(child.name, None)
+        for item in decision.create:
+            if item["kind"] == "Job":
+                self._create(item)
+        self.events += decision.events
+        return decision
+
+    def settle(self) -> Decision:
+        """Looks until nothing changes any more."""
+        for _ in range(50):
+            before = (self.status.dump(), list(self.jobs))
+            decision = self.look()
+            if before == (self.status.dump(), list(self.jobs)):
+                return decision
+        raise AssertionError("it never settles")
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def _create(self, item: Json) -> None:
+        name = item["metadata"]["name"]
+        assert name not in self.jobs, f"{name} is created twice"
+        item["metadata"] |= {"uid": f"uid-{name}", "creationTimestamp": stamp(self.now)}
+        self.jobs[name] = item | {"status": {"startTime": stamp(self.now)}}
+        self.pods[name] = []
+        self.created.append(name)
+
+    # what others do
+
+    def run(self, name: str = "", pods: int = 1) -> None:
+        """The pods of a child run."""
+        name = name or self.current
+        self.jobs[name]["status"]["ready"] = pods
+        self.pods[name] = [_pod(name, index, {"phase": "Running", "podIP": f"10.0.0.{index}"}) for index in range(pods)]
+
+    def pend(self, reason: str, message: str) -> None:
+        """The pod of the current child cannot start."""
+        waiting = {"waiting": {"reason": reason, "message": message}}
+        self.pods[self.current] = [_pod(self.current, 0, {"phase": "Pending", "containerStatuses": [{"state": waiting}]})]
+
+    def complete(self, message: Json | None = None, name: str = "") -> None:
+        """A child is done, and its pod has said something."""
+        self._end(name or self.current, "Complete", "CompletionsReached", "", 0, message or {})
+
+    def fail(self, code: int = 70, message: Json | None = None, reason: str = "BackoffLimitExceeded", text: str = "") -> None:
+        self._end(self.current, "Failed", reason, text, code, message)
+
+    def _end(self, name: str, kind: str, reason: str, text: str, code: int, message: Json | None) -> None:
+        condition = {"type": kind, "status": "True", "reason": reason, "message": text, "lastTransitionTime": stamp(self.now)}
+        self.jobs[name]["status"] |= {"conditions": [condition], "ready": 0, "succeeded": int(kind == "Complete")}
+        ended = {"exitCode": code, "finishedAt": stamp(self.now), "message": "" if message is None else pack(message)}
+        phase = "Succeeded" if code == 0 else "Failed"
+        self.pods[name] = [_pod(name, 0, {"phase": phase, "containerStatuses": [{"state": {"terminated": ended}}]})]
+
+    def finish(self, committed: Json | None = None, gates: list[str] | None = None) -> list[str]:
+        """Completes every child until the job has ended; returns the children in order."""
+        for _ in range(60):
+            self.settle()
+            if self.status.completion_time:
+                return self.created
+            self.wait(1)
+            self.complete(self.words(self.current, committed or {}, gates or []))
+        raise AssertionError("it never ends")
+
+    def words(self, name: str, committed: Json, gates: list[str]) -> Json:
+        """What the pod of a child says in the end."""
+        child = self.child(name)
+        if child.step == "inspect":
+            return {"digest": digest(1), "pinned": self.pins(), "committed": committed, "counts": {"files": 3}}
+        failed = {"gate": "Fail", "failedGates": gates} if gates and child.step in ("assess", "report") else {}
+        return {"counts": {"out": 7}, "metrics": {"loss": 0.5}, **failed}
+
+    def pins(self) -> Json:
+        return {
+            "inspect": digest(1),
+            "inputs": {
+                name: digest(n + 2) for n, name in enumerate(("corpora", "conduct", "worker.base", "base", "data", "model"))
+            },
+            "shards": {"corpora": 3},
+        }
+
+
+def world(kind: str = "AlignJob", spec: Json | None = None, generation: int = 1) -> World:
+    """A world with one job that nobody has looked at yet."""
+    metadata = {"name": "web", "namespace": "team", "uid": "uid-web", "generation": generation}
+    value = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec or ALIGN}
+    return World(KINDS[kind].model.model_validate(value))
+
+
+ALIGN: Json = {
+    "corpora": [{"name": "web", "uri": "s3://corpora/web/*.jsonl"}],
+    "expert": {"rules": {}},
+    "store": {"bucket": "alignment", "endpoint": "http://minio:9000", "credentialsSecret": {"name": "minio"}},
+}
+PRETRAIN: Json = {
+    "base": {"uri": "s3://models/base"},
+    "mix": [{"alignJob": "corpus"}],
+    "tokens": "1M",
+    "store": ALIGN["store"],
+    "trainResources": {"nodes": 2, "gpusPerNode": 8},
+    "retries": 2,
+}
+
+
+def _pod(job: str, index: int, status: Json) -> Json:
+    metadata = {"name": f"{job}-{index}-abcde", "uid": f"uid-{job}-{index}", "annotations": {COMPLETION_INDEX: str(index)}}
+    return {"metadata": metadata, "status": status}
