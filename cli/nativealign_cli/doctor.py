@@ -49,11 +49,16 @@ def examine(home: Home, name: str | None, out: Console) -> int:
         if run is None:
             return ExitCode.NO_INPUT
         findings = list(_job(run))
+    print_findings(findings, out)
+    return ExitCode.OK if all(finding.good for finding in findings) else ExitCode.CONFIG
+
+
+def print_findings(findings: list[Finding], out: Console) -> None:
+    """Each with its advice below it."""
     for finding in findings:
         mark = "[green]ok[/green]  " if finding.good else "[red]bad[/red] "
         advice = f"\n      {finding.advice}" if finding.advice else ""
         out.print(f"{mark} {escape(finding.what + advice)}", highlight=False, soft_wrap=True)
-    return ExitCode.OK if all(finding.good for finding in findings) else ExitCode.CONFIG
 
 
 def _machine(home: Home) -> Iterator[Finding]:

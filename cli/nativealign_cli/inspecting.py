@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -32,38 +33,40 @@ def show_status(home: Home, name: str | None, output: str, out: Console, err: Co
     """All jobs, or one with its steps."""
     if name is None:
         runs = home.runs()
-        _print(out, output, [run.record() for run in runs], _jobs_table(runs))
+        rows = [(run.reference, run.status() or JobStatus(), str(run.report) if run.report.is_file() else "") for run in runs]
+        print_records(out, output, [run.record() for run in runs], jobs_table(rows))
         return ExitCode.OK
     run = find_one(home, name, err)
     if run is None:
         return ExitCode.NO_INPUT
     status = run.status() or JobStatus()
-    _print(out, output, run.record(), _steps_table(run, status))
+    print_records(out, output, run.record(), steps_table(run.reference, status))
     for condition in status.conditions[:1]:
         out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True, markup=False)
     return ExitCode.OK
 
 
-def _print(out: Console, output: str, record: object, table: Table) -> None:
+def print_records(out: Console, output: str, record: object, table: Table) -> None:
+    """As JSON for programs, or as a table."""
     if output == "json":
         out.print_json(json.dumps(record, ensure_ascii=False))
     else:
         out.print(table)
 
 
-def _jobs_table(runs: list[Run]) -> Table:
+def jobs_table(jobs: Iterable[tuple[str, JobStatus, str]]) -> Table:
+    """A row for each (kind/name, status, path of the report)."""
     table = Table("JOB", "STATE", "STEP", "SECONDS", "REPORT", box=None)
-    for run in runs:
-        status = run.status() or JobStatus()
+    for reference, status, report in jobs:
         running = next((step.name for step in status.steps if step.state in ("Running", "Failed")), "")
-        report = escape(str(run.report)) if run.report.is_file() else ""
-        table.add_row(run.reference, status.state, running, f"{status.cost.step_seconds:.0f}", report)
+        table.add_row(reference, status.state, running, f"{status.cost.step_seconds:.0f}", escape(report))
     return table
 
 
-def _steps_table(run: Run, status: JobStatus) -> Table:
+def steps_table(reference: str, status: JobStatus) -> Table:
+    """A row for each step of a job."""
     table = Table(
-        "STEP", "STATE", "SECONDS", "COUNTS", "DIGEST", box=None, title=f"{run.reference}: {status.state}", title_justify="left"
+        "STEP", "STATE", "SECONDS", "COUNTS", "DIGEST", box=None, title=f"{reference}: {status.state}", title_justify="left"
     )
     for step in status.steps:
         facts = [f"{name} {value:,}" for name, value in step.counts.items()] + [f"{n} {v:.4g}" for n, v in step.metrics.items()]

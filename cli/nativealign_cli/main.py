@@ -1,11 +1,14 @@
 """The command line. Commands are thin: each parses, calls one module, prints."""
 
 import errno
+import importlib
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +27,10 @@ Manifests = Annotated[
 ]
 HomeOption = Annotated[Path, typer.Option("--home", help="Folder of local runs.", envvar="NATIVEALIGN_HOME")]
 JobName = Annotated[str, typer.Argument(help="NAME or KIND/NAME of a job that ran here.", show_default=False)]
+NamespaceOption = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Ask the cluster of your kubeconfig for the jobs of this namespace.")
+]
+ContextOption = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig, with -n.")]
 HOME = Path(".nativealign")
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 CLICK_USAGE = 2
@@ -76,8 +83,12 @@ def status(
     name: Annotated[str | None, typer.Argument(help="NAME or KIND/NAME; all jobs without it.")] = None,
     home: HomeOption = HOME,
     output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Show jobs, or the steps of one job."""
+    if namespace:
+        raise typer.Exit(_on_cluster(lambda remote: remote.show_status(context, namespace, name, output, out)))
     from nativealign_cli.inspecting import show_status
 
     raise typer.Exit(show_status(Home(home), name, output, out, err))
@@ -89,16 +100,39 @@ def logs(
     step: Annotated[str | None, typer.Option(help="Only this step.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     home: HomeOption = HOME,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Print what the processes of a job said."""
+    if namespace:
+        raise typer.Exit(_on_cluster(lambda remote: remote.show_logs(context, namespace, name, step, follow, out)))
     from nativealign_cli.inspecting import show_logs
 
     raise typer.Exit(show_logs(Home(home), name, step, follow, out, err))
 
 
 @app.command()
-def report(name: JobName, home: HomeOption = HOME) -> None:
-    """Print the path of a job's report."""
+def wait(
+    name: JobName,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the job.")],
+    timeout: Annotated[float | None, typer.Option(help="Longest wait, in seconds.")] = None,
+    context: ContextOption = None,
+) -> None:
+    """Wait until a job of a cluster has ended: 0 complete, 1 a gate did not pass, 70 failed, 75 not ended in time."""
+    raise typer.Exit(_on_cluster(lambda remote: remote.wait(context, namespace, name, timeout, out)))
+
+
+@app.command()
+def report(
+    name: JobName,
+    home: HomeOption = HOME,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
+    store: Annotated[str | None, typer.Option(help="Where the cluster's store is to be read, if not as its jobs do.")] = None,
+) -> None:
+    """Print the path of a job's report; of a job of a cluster it is made here."""
+    if namespace:
+        raise typer.Exit(_on_cluster(lambda remote: remote.make_report(context, namespace, name, store, out, err)))
     from nativealign_cli.inspecting import show_report
 
     raise typer.Exit(show_report(Home(home), name, out, err))
@@ -106,12 +140,34 @@ def report(name: JobName, home: HomeOption = HOME) -> None:
 
 @app.command()
 def doctor(
-    name: Annotated[str | None, typer.Argument(help="NAME or KIND/NAME; this machine without it.")] = None, home: HomeOption = HOME
+    name: Annotated[str | None, typer.Argument(help="NAME or KIND/NAME; without it this machine, or the whole namespace.")] = None,
+    home: HomeOption = HOME,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
 ) -> None:
-    """Say what is wrong with this machine, or with one job, and what to do."""
+    """Say what is wrong with this machine, or with a job, and what to do."""
+    if namespace:
+        raise typer.Exit(_on_cluster(lambda _: _examine_remote(context, namespace, name)))
     from nativealign_cli.doctor import examine
 
     raise typer.Exit(examine(Home(home), name, out))
+
+
+def _examine_remote(context: str | None, namespace: str, name: str | None) -> Coroutine[Any, Any, int]:
+    from nativealign_cli.remote_doctor import examine
+
+    return examine(context, namespace, name, out)
+
+
+def _on_cluster(command: Callable[[ModuleType], Coroutine[Any, Any, int]]) -> int:
+    """Runs a command of remote.py, which needs the Kubernetes client."""
+    try:
+        remote = importlib.import_module("nativealign_cli.remote")
+    except ModuleNotFoundError as error:
+        err.print(f"{error.name} is not installed: pip install 'nativealign[operator]'", highlight=False, markup=False)
+        return ExitCode.CONFIG
+    code: int = remote.ask(command(remote), err)
+    return code
 
 
 def main() -> None:

@@ -114,8 +114,7 @@ class Runner:
         first = plan(job.kind, job.spec, job.status.pinned).steps[0]
         job.status.steps = [StepStatus(name=INSPECT)]
         found = self._step(job, path, run, first, job.status.steps[0])
-        assert found.pinned
-        job.status.pinned = found.pinned.model_copy(update={"upstream": job.status.pinned.upstream})
+        job.status.pinned = found.pin(job.status.pinned)
         run_plan = plan(job.kind, job.spec, job.status.pinned)
         seconds = {step.digest: step.seconds for step in before.steps} if before else {}
         job.status.steps += step_statuses(run_plan.steps[1:], found.committed)

@@ -19,6 +19,7 @@ from nativealign_api.kinds import JobObject
 from nativealign_api.plan import run_prefix
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import Condition
+from nativealign_cli.names import fits
 
 Record = dict[str, dict[str, Any]]
 UID_NAMESPACE = uuid.UUID("6e617469-7665-616c-6967-6e0000000000")
@@ -99,7 +100,7 @@ class Home:
     def find(self, name: str) -> list[Run]:
         """The runs that `name` or `kind/name` means; the kind may be written in lower case or as a short name."""
         kind, _, bare = name.rpartition("/")
-        return [run for run in self.runs() if _fits(run.reference, kind, bare)]
+        return [run for run in self.runs() if fits(run.reference, kind, bare)]
 
     def busy(self) -> bool:
         """Whether a `run` works here; also this process' own."""
@@ -135,9 +136,3 @@ def _killed() -> dict[str, Any]:
 def _reference(path: Path) -> str:
     record = json.loads(path.read_text())
     return f"{record['kind']}/{record['metadata']['name']}"
-
-
-def _fits(reference: str, kind: str, name: str) -> bool:
-    own_kind, _, own_name = reference.partition("/")
-    short = {"AlignJob": "aj", "PretrainJob": "pj", "EvalJob": "ej"}[own_kind]
-    return own_name == name and kind.lower() in ("", short, own_kind.lower(), own_kind.lower() + "s")

@@ -67,6 +67,11 @@ class TerminationMessage(Headline):
     hint: str = ""
     """What to do about it."""
 
+    def pin(self, before: Pinned) -> Pinned:
+        """All that a run stands on, from what inspect says and what it was told."""
+        assert self.pinned, "only inspect pins"
+        return self.pinned.model_copy(update={"upstream": before.upstream, "images": before.images})
+
 
 def pack(message: dict[str, Any]) -> str:
     """The message as JSON of at most MESSAGE_LIMIT bytes."""

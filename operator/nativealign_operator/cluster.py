@@ -39,6 +39,10 @@ class Cluster:
     async def get(self, path: str) -> Json:
         return await self._request("GET", path)
 
+    async def text(self, path: str) -> str:
+        """An answer that is no JSON, e.g. a log."""
+        return await self._send("GET", path, None, JSON)
+
     async def pages(self, path: str, label_selector: str = "") -> AsyncIterator[Json]:
         """A list in pages: `items` without kind and apiVersion, as lists are, and `metadata.resourceVersion`, which all share."""
         query = {"limit": str(PAGE), "labelSelector": label_selector}
@@ -83,8 +87,11 @@ class Cluster:
         form: str = JSON,
     ) -> Json:
         given = {name: value for name, value in (query or {}).items() if value}
-        resource = path + (f"?{urlencode(given)}" if given else "")
-        headers = {"Accept": "application/json", "Content-Type": form}
+        value: Json = json.loads(await self._send(method, path + (f"?{urlencode(given)}" if given else ""), body, form))
+        return value
+
+    async def _send(self, method: str, resource: str, body: Json | None, form: str) -> str:
+        headers = {"Accept": "*/*", "Content-Type": form}
         try:
             _, url, headers, content, _ = await self._client.param_serialize(
                 method, resource, header_params=headers, body=body, auth_settings=["BearerToken"]
@@ -94,11 +101,10 @@ class Cluster:
         except ApiException as error:
             raise _api_error(error) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiError(0, "Unreachable", f"{method} {path}: {type(error).__name__} {error}") from None
+            raise ApiError(0, "Unreachable", f"{method} {resource}: {type(error).__name__} {error}") from None
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise _refused(answer.status, text)
-        value: Json = json.loads(text)
-        return value
+        return str(text.decode(errors="replace"))
 
 
 def _api_error(error: ApiException) -> ApiError:

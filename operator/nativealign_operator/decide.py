@@ -207,9 +207,7 @@ def _commit(seen: Seen, decision: Decision, place: _Place, message: TerminationM
 def _pin_inputs(seen: Seen, decision: Decision, message: TerminationMessage) -> None:
     """Fixes what inspect found, and learns which steps are committed already."""
     status = decision.status
-    assert message.pinned
-    kept = {"upstream": status.pinned.upstream, "images": status.pinned.images}
-    status.pinned = message.pinned.model_copy(update=kept)
+    status.pinned = message.pin(status.pinned)
     steps = _plan(seen.job, status).steps
     status.steps = [status.steps[0], *step_statuses(steps[1:], message.committed)]
     status.outputs = {step.name: step.prefix for step in steps if step.digest}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .build import binary
-from .s3 import _free_port
+from .s3 import free_port
 
 START_SECONDS = 60
 
@@ -59,7 +59,7 @@ def control_plane(folder: Path, *, controllers: bool = False) -> Iterator[Contro
     `controllers`: with kube-controller-manager, so that Jobs get pods and what an owner leaves behind is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ports = {"etcd": _free_port(), "peer": _free_port(), "api": _free_port()}
+    ports = {"etcd": free_port(), "peer": free_port(), "api": free_port()}
     token = secrets.token_hex(16)
     _write_credentials(folder, ports["api"], token)
     with ExitStack() as stack:

@@ -58,7 +58,7 @@ def _start(folder: Path, access_key: str, secret_key: str) -> tuple[subprocess.P
     # file systems without extended attributes, too.
     env = {**os.environ, "ROOT_ACCESS_KEY_ID": access_key, "ROOT_SECRET_ACCESS_KEY": secret_key}
     for _ in range(STARTS):
-        address = f"127.0.0.1:{_free_port()}"
+        address = f"127.0.0.1:{free_port()}"
         command = [binary("versitygw"), "--quiet", "--port", address, "posix", "--sidecar", sidecar, data]
         with (folder / "server.log").open("ab") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
@@ -83,7 +83,8 @@ def _answers(process: subprocess.Popen[bytes], address: str) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on; another process may take it first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

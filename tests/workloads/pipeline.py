@@ -20,6 +20,7 @@ import yaml
 
 from nativealign_api import vocabulary
 from nativealign_api.kinds import KINDS, JobObject
+from nativealign_api.messages import TerminationMessage, unpack
 from nativealign_api.plan import Step, plan
 from nativealign_api.resolved import ResolvedJob, resolve
 from nativealign_api.status import Pinned
@@ -143,7 +144,7 @@ class Ended:
     code: int | None
     changes: list[str]
     """`event path` of every change of a file, in order."""
-    message: Json
+    message: TerminationMessage
     log: Path
 
     @property
@@ -200,7 +201,7 @@ class Starter:
             answer["pid"],
             answer["code"],
             Path(f"{folder}.changes").read_text().splitlines(),
-            json.loads(message.read_text()) if message.is_file() else {},
+            unpack(message.read_text() if message.is_file() else "") or TerminationMessage(),
             Path(f"{folder}.log"),
         )
 
@@ -265,7 +266,7 @@ def run_phases(
     job.metadata.uid = "0" * 8
     job.status.pinned = Pinned(upstream=upstream or {})
     (inspected,) = run(world, _units(base, job, plan(job.kind, job.spec, job.status.pinned).steps[0])[0])
-    job.status.pinned = Pinned.model_validate(inspected.message["pinned"])
+    job.status.pinned = inspected.message.pin(job.status.pinned)
     digests: Json = {"uid": job.metadata.uid}
     for step in plan(job.kind, job.spec, job.status.pinned).steps[1:]:
         digests[step.name] = step.digest

@@ -1,0 +1,197 @@
+"""Jobs on a cluster, as the user's own kubeconfig lets them be seen: `nativealign status|logs|wait|report|doctor -n NAMESPACE`.
+
+Asks for no more than get and list of the three kinds, Jobs, pods, events, and pods/log.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException, load_kube_config
+from rich.console import Console
+
+from nativealign_api.kinds import KINDS
+from nativealign_api.status import JobStatus
+from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL_STEP, ExitCode
+from nativealign_cli.inspecting import jobs_table, print_records, steps_table
+from nativealign_cli.names import fits
+from nativealign_operator.cluster import ApiError, Cluster, Json
+from nativealign_operator.conditions import finished
+from nativealign_operator.paths import path_of
+
+FOLLOW_SECONDS, WAIT_SECONDS = 1.0, 2.0
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """The cluster cannot be asked, or says no; the message is for people."""
+
+
+class Remote:
+    """One namespace of a cluster."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster, self.namespace = cluster, namespace
+
+    async def jobs(self) -> list[Json]:
+        """Every object of the three kinds, along the chain and by name."""
+        found = []
+        for kind in KINDS:
+            async for page in self.cluster.pages(path_of(kind, self.namespace)):
+                found += [{"apiVersion": API_VERSION, "kind": kind} | item for item in page["items"]]
+        return found
+
+    async def find(self, name: str) -> Json:
+        """The one object that a name means. Raises Refused where it means none or several."""
+        kind, _, bare = name.rpartition("/")
+        every = await self.jobs()
+        found = [item for item in every if fits(reference(item), kind, bare)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(reference(item) for item in found or every) or "there is none"
+        raise Refused(f"{name} is {'ambiguous' if found else 'unknown'} in namespace {self.namespace}: {known}")
+
+    async def children(self, job: Json, kind: str, step: str | None = None) -> list[Json]:
+        """The Jobs or pods of a job, oldest first."""
+        labels = {LABEL_KIND: job["kind"], LABEL_JOB: job["metadata"]["name"]} | ({LABEL_STEP: step} if step else {})
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        found: list[Json] = []
+        async for page in self.cluster.pages(path_of(kind, self.namespace), selector):
+            found += page["items"]
+        return sorted(found, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]))
+
+    async def events(self, uids: set[str]) -> list[Json]:
+        """What was told of these objects, oldest first."""
+        found: list[Json] = []
+        async for page in self.cluster.pages(path_of("Event", self.namespace)):
+            found += [event for event in page["items"] if event["involvedObject"].get("uid") in uids]
+        return sorted(found, key=lambda event: event.get("lastTimestamp") or event["metadata"]["creationTimestamp"])
+
+
+@asynccontextmanager
+async def connected(context: str | None, namespace: str) -> AsyncIterator[Remote]:
+    """The cluster of the user's kubeconfig."""
+    configuration = Configuration()
+    try:
+        await load_kube_config(context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as error:
+        raise Refused(f"no cluster: {error}; set KUBECONFIG, or leave -n out for jobs of this machine") from None
+    async with ApiClient(configuration) as client:
+        yield Remote(Cluster(client), namespace)
+
+
+def ask(work: Coroutine[Any, Any, int], err: Console) -> int:
+    """Runs a command; what the cluster refuses is a line, not a traceback."""
+    try:
+        return asyncio.run(work)
+    except Refused as error:
+        code, message = ExitCode.NO_INPUT, str(error)
+    except ApiError as error:
+        code = {0: ExitCode.UNAVAILABLE, 401: ExitCode.NO_PERMISSION, 403: ExitCode.NO_PERMISSION}.get(error.code, ExitCode.CONFIG)
+        message = f"the cluster says: {error.message or error.reason}"
+    err.print(message, highlight=False, soft_wrap=True, markup=False)
+    return code
+
+
+async def show_status(context: str | None, namespace: str, name: str | None, output: str, out: Console) -> int:
+    """All jobs of the namespace, or one with its steps."""
+    async with connected(context, namespace) as remote:
+        if name is None:
+            jobs = await remote.jobs()
+            print_records(out, output, jobs, jobs_table([(reference(job), status_of(job), "") for job in jobs]))
+            return ExitCode.OK
+        job = await remote.find(name)
+    status = status_of(job)
+    print_records(out, output, job, steps_table(reference(job), status))
+    for condition in status.conditions[:1] if output == "table" else []:
+        out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True, markup=False)
+    return ExitCode.OK
+
+
+async def wait(context: str | None, namespace: str, name: str, seconds: float | None, out: Console) -> int:
+    """Returns once the job has ended: 0 complete, 1 a gate did not pass, 70 failed; 75 where the time is over before."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds if seconds else float("inf")
+    async with connected(context, namespace) as remote:
+        while True:
+            job = await remote.find(name)
+            status = status_of(job)
+            if finished(status):
+                out.print(f"{reference(job)}: {told(status)}", highlight=False, soft_wrap=True, markup=False)
+                return {"Complete": 0, "GateFailed": 1}.get(status.state, ExitCode.SOFTWARE)
+            if clock() >= deadline:
+                out.print(f"{reference(job)} is still {status.state}", highlight=False, soft_wrap=True, markup=False)
+                return ExitCode.TEMPORARY
+            await asyncio.sleep(WAIT_SECONDS)
+
+
+async def show_logs(context: str | None, namespace: str, name: str, step: str | None, follow: bool, out: Console) -> int:
+    """What the pods of a job said, each line under its pod; with `follow` until the job ends."""
+    shown: dict[str, int] = {}
+    async with connected(context, namespace) as remote:
+        while True:
+            job = await remote.find(name)
+            ended = finished(status_of(job))
+            for pod in await remote.children(job, "Pod", step):
+                await _show_new(remote, pod, shown, out)
+            if not follow or ended:
+                return ExitCode.OK
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+
+async def _show_new(remote: Remote, pod: Json, shown: dict[str, int], out: Console) -> None:
+    """The lines of a pod that were not shown yet."""
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+    try:
+        lines = (await remote.cluster.text(f"{path_of('Pod', remote.namespace, name)}/log")).splitlines()
+    except ApiError as error:
+        if error.code not in (400, 404):  # it has not started, or is gone
+            raise
+        return
+    for line in lines[shown.get(uid, 0) :]:
+        out.print(f"[{name}] {line}", highlight=False, markup=False, soft_wrap=True)
+    shown[uid] = len(lines)
+
+
+async def make_report(
+    context: str | None, namespace: str, name: str, store: str | None, output: Path, out: Console, err: Console
+) -> int:
+    """Makes the report here, from the object's status and the manifests in the store, which the user must be able to read."""
+    async with connected(context, namespace) as remote:
+        job = await remote.find(name)
+    output = Path(f"{job['metadata']['name']}-{job['kind'].lower()}.html")
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "status.json"
+        record.write_text(
+            json.dumps({"kind": job["kind"], "metadata": job["metadata"], "spec": job["spec"], "status": job.get("status", {})})
+        )
+        command = [sys.executable, "-m", "nativealign_workloads.report", *(["--store", store] if store else [])]
+        done = subprocess.run([*command, "--output", str(output), str(record)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        err.print(done.stderr.strip() or f"the report ended with {done.returncode}", highlight=False, markup=False, soft_wrap=True)
+        return done.returncode
+    out.print(str(output), highlight=False, soft_wrap=True, markup=False)
+    return ExitCode.OK
+
+
+def reference(job: Json) -> str:
+    """kind/name."""
+    return f"{job['kind']}/{job['metadata']['name']}"
+
+
+def status_of(job: Json) -> JobStatus:
+    return JobStatus.model_validate(job.get("status") or {})
+
+
+def told(status: JobStatus) -> str:
+    """State, reason and message in a line."""
+    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    return f"{status.state}: {ready.message}" if ready else status.state

@@ -1,0 +1,87 @@
+"""`nativealign doctor NAME -n NAMESPACE`: why a job of a cluster does not come further, and what to do."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from nativealign_api.vocabulary import ExitCode
+from nativealign_cli.doctor import Finding, print_findings
+from nativealign_cli.remote import Remote, connected, reference, status_of
+from nativealign_operator.cluster import ApiError, Json
+from nativealign_operator.conditions import finished
+from nativealign_operator.seen import Pod, read_pod
+
+ADVICE = {
+    "WaitingForInput": "create that job, or wait for it",
+    "UpstreamFailed": "mend the job that this one refers to; it goes on by itself",
+    "Unschedulable": "no node has room: look at resources, nodeSelector, tolerations, and at the cluster's free accelerators",
+    "ImagePullBackOff": "check spec.image (or the chart's workload image) and spec.imagePullSecrets",
+    "ErrImagePull": "check spec.image (or the chart's workload image) and spec.imagePullSecrets",
+    "InvalidImageName": "correct spec.image",
+    "CreateContainerConfigError": "create the Secret or ConfigMap that is named, in the job's own namespace",
+    "FailedMount": "create the Secret, ConfigMap or claim that is named, in the job's own namespace",
+    "FailedCreate": "a quota or an admission policy refuses the pods: look at the namespace's ResourceQuota and policies",
+    "StoreUnavailable": "check the store's endpoint from inside the cluster, and network policies",
+    "StoreRefused": "check the keys in the store's Secret",
+    "BucketNotFound": "create the bucket, or correct spec.store.bucket",
+    "NodeNotReady": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
+    "TaintManagerEviction": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
+    "OutOfMemory": "raise resources.memory, or lower batch sizes",
+}
+"""What to do, by reason of a condition, a pod or an event."""
+TROUBLES = {"FailedMount", "FailedAttachVolume", "FailedCreate", "FailedScheduling"} | {
+    "NodeNotReady",
+    "TaintManagerEviction",
+    "Evicted",
+}
+"""Reasons of events that are worth telling."""
+
+
+async def examine(context: str | None, namespace: str, name: str | None, out: Console) -> int:
+    """Prints the findings; 0 if all are good."""
+    async with connected(context, namespace) as remote:
+        jobs = [await remote.find(name)] if name else await remote.jobs()
+        findings = [finding for job in jobs for finding in await _job(remote, job)]
+        if not jobs:
+            findings = [Finding(True, f"no job in namespace {namespace}")]
+    print_findings(findings, out)
+    return ExitCode.OK if all(finding.good for finding in findings) else ExitCode.CONFIG
+
+
+async def _job(remote: Remote, job: Json) -> list[Finding]:
+    status, ready = status_of(job), None
+    findings = []
+    for condition in status.conditions:
+        if condition.type == "Ready":
+            ready = condition
+    if not status.conditions:
+        advice = "is the operator installed and running, and does it watch this namespace?"
+        return [Finding(False, f"{reference(job)} has no status yet", advice)]
+    good = status.state in ("Complete", "Running", "Suspended")
+    what = f"{reference(job)} is {status.state}" + (f": {ready.reason}: {ready.message}" if ready else "")
+    findings.append(Finding(good, what, "" if good or ready is None else ADVICE.get(ready.reason, "")))
+    pods = await remote.children(job, "Pod")
+    findings += list(_pods(read_pod(pod) for pod in pods if pod["status"]["phase"] == "Pending"))
+    findings += await _events(remote, job, pods)
+    return findings
+
+
+def _pods(pods: Iterator[Pod]) -> Iterator[Finding]:
+    """Pods that wait for something."""
+    for pod in pods:
+        if pod.waiting:
+            reason, message = pod.waiting
+            yield Finding(False, f"pod {pod.name} waits: {reason}: {message}", ADVICE.get(reason, ""))
+
+
+async def _events(remote: Remote, job: Json, pods: list[Json]) -> list[Finding]:
+    """The last trouble that others told of each of the job's objects, while it has not ended."""
+    if finished(status_of(job)):
+        return []
+    try:
+        children = await remote.children(job, "Job")
+        events = await remote.events({item["metadata"]["uid"] for item in [job, *children, *pods]})
+    except ApiError as error:
+        return [Finding(False, f"events cannot be read: {error.message}", "ask for get and list of events")]
+    last = {event["involvedObject"]["name"]: event for event in events if event["reason"] in TROUBLES}
+    return [Finding(False, f"{name}: {e['reason']}: {e['message']}", ADVICE.get(e["reason"], "")) for name, e in last.items()]

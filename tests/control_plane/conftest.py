@@ -1,0 +1,47 @@
+"""A real control plane with controllers, a real S3 server and a test kubelet, once for all tests of the operator."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.s3 import S3Server, s3_server
+from tests.control_plane.kubelet import TestKubelet, kubelet
+from tests.control_plane.site import Operator, Site, make_namespace, running_operator
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with control_plane(tmp_path_factory.mktemp("plane"), controllers=True) as plane:
+        applied = plane.kubectl("apply", "--server-side", "-f", str(CRDS))
+        assert applied.returncode == 0, applied.stderr
+        established = plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        assert established.returncode == 0, established.stderr
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def node(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestKubelet]:
+    with kubelet(plane, tmp_path_factory.mktemp("node")) as running:
+        yield running
+
+
+@pytest.fixture
+def site(plane: ControlPlane, s3: S3Server, node: TestKubelet) -> Site:
+    """A fresh namespace."""
+    return Site(plane, node, s3, make_namespace(plane, s3))
+
+
+@pytest.fixture(scope="session")
+def operator(plane: ControlPlane, s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """One operator for all tests that leave it alone."""
+    with running_operator(plane, s3, tmp_path_factory.mktemp("operator")) as running:
+        yield running

@@ -1,0 +1,196 @@
+"""What the tests of the operator share: a namespace with a store, the operator as a process, and ways to look and wait."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from minio import Minio
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.s3 import S3Server
+from tests.control_plane.kubelet import TestKubelet
+
+from nativealign_api.kinds import KINDS
+from nativealign_api.vocabulary import API_VERSION, GROUP, VERSION
+
+Json = dict[str, Any]
+T = TypeVar("T")
+WAIT_SECONDS = 120.0
+LOOK_SECONDS = 0.1
+SECRET = "s3"
+IMAGE = "registry.example/workloads:test"
+ENDED = ("Complete", "Failed", "GateFailed")
+
+
+def path_of(kind: str, namespace: str, name: str = "") -> str:
+    folders = {"Job": "/apis/batch/v1", "Pod": "/api/v1", "ConfigMap": "/api/v1", "Event": "/api/v1", "Service": "/api/v1"}
+    plurals = {"Job": "jobs", "Pod": "pods", "ConfigMap": "configmaps", "Event": "events", "Service": "services"}
+    folder = folders.get(kind, f"/apis/{GROUP}/{VERSION}")
+    plural = plurals[kind] if kind in plurals else KINDS[kind].plural
+    return f"{folder}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One namespace."""
+
+    plane: ControlPlane
+    kubelet: TestKubelet
+    s3: S3Server
+    namespace: str
+
+    def manifest(self, kind: str, name: str, spec: Json) -> Json:
+        return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, "namespace": self.namespace}, "spec": spec}
+
+    def apply(self, kind: str, name: str, spec: Json) -> Json:
+        """As by `kubectl apply --server-side`."""
+        query = "?fieldManager=user&force=true&fieldValidation=Strict"
+        manifest = self.manifest(kind, name, spec)
+        path = path_of(kind, self.namespace, name) + query
+        status, found = self.plane.request("PATCH", path, manifest, form="application/apply-patch+yaml")
+        assert status in (200, 201), found
+        return dict(found)
+
+    def get(self, kind: str, name: str) -> Json | None:
+        status, found = self.plane.request("GET", path_of(kind, self.namespace, name))
+        return dict(found) if status == 200 else None
+
+    def status(self, kind: str, name: str) -> Json:
+        return dict((self.get(kind, name) or {}).get("status") or {})
+
+    def list(self, kind: str) -> list[Json]:
+        return list(self.plane.request("GET", path_of(kind, self.namespace))[1]["items"])
+
+    def delete(self, kind: str, name: str) -> None:
+        options = {"propagationPolicy": "Background"}
+        self.plane.request("DELETE", path_of(kind, self.namespace, name), options)
+
+    def merge(self, kind: str, name: str, change: Json) -> tuple[int, Json]:
+        path = path_of(kind, self.namespace, name)
+        return self.plane.request("PATCH", path, change, form="application/merge-patch+json")
+
+    def wait(self, look: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
+        """Looks until there is something."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = look()
+            if found:
+                return found
+            time.sleep(LOOK_SECONDS)
+        raise AssertionError(f"no {what} after {seconds:.0f} s:\n{self.told()}")
+
+    def finished(self, kind: str, name: str, seconds: float = WAIT_SECONDS) -> Json:
+        """The status of a job that has ended."""
+
+        def look() -> Json | None:
+            status = self.status(kind, name)
+            return status if status.get("state") in ENDED else None
+
+        return self.wait(look, f"end of {kind}/{name}", seconds)
+
+    def reaches(self, kind: str, name: str, state: str, reason: str = "", seconds: float = WAIT_SECONDS) -> Json:
+        def look() -> Json | None:
+            status = self.status(kind, name)
+            told = next((c["reason"] for c in status.get("conditions", []) if c["type"] == "Ready"), "")
+            return status if status.get("state") == state and reason in ("", told) else None
+
+        return self.wait(look, f"{kind}/{name} {state} {reason}", seconds)
+
+    def jobs(self) -> list[str]:
+        return sorted(job["metadata"]["name"] for job in self.list("Job"))
+
+    def told(self) -> str:
+        """Everything that helps to see what went wrong."""
+        kinds = [self.list(kind) for kind in KINDS]
+        states = [
+            f"{item['kind']}/{item['metadata']['name']}: {json.dumps(item.get('status'))}" for found in kinds for item in found
+        ]
+        events = [f"{event['reason']}: {event['message']}" for event in self.list("Event")]
+        return "\n".join([*states, *events[-20:], *self.jobs()])
+
+    def put(self, key: str, content: bytes) -> None:
+        """An object in the bucket, for input."""
+        import io
+
+        self.minio().put_object(self.s3.bucket, key, io.BytesIO(content), len(content))
+
+    def minio(self) -> Minio:
+        address = self.s3.endpoint.removeprefix("http://")
+        return Minio(address, self.s3.access_key, self.s3.secret_key, secure=False, region=self.s3.region)
+
+    def objects(self, prefix: str) -> list[str]:
+        return sorted(str(item.object_name) for item in self.minio().list_objects(self.s3.bucket, prefix, recursive=True))
+
+
+def make_namespace(plane: ControlPlane, s3: S3Server) -> str:
+    """A namespace under the restricted Pod Security Standard, with the store's keys in a Secret."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "team-", "labels": labels}}
+    status, found = plane.request("POST", "/api/v1/namespaces", body)
+    assert status == 201, found
+    name = str(found["metadata"]["name"])
+    keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": keys}
+    status, found = plane.request("POST", f"/api/v1/namespaces/{name}/secrets", secret)
+    assert status == 201, found
+    return name
+
+
+@dataclass
+class Operator:
+    """The operator as a process."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, as the kubelet does; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def lines(self) -> list[Json]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, **settings: str) -> Operator:
+    """`python -m nativealign_operator` with a kubeconfig."""
+    from tests.cluster.s3 import free_port
+
+    store = {"bucket": s3.bucket, "endpoint": s3.endpoint, "region": s3.region, "credentialsSecret": {"name": SECRET}}
+    given = {
+        "image": IMAGE,
+        "store": json.dumps(store),
+        "namespace": "default",
+        "identity": "operator-0",
+        "lease_seconds": "5",
+        "port": str(free_port()),
+        **settings,
+    }
+    environment = {f"NATIVEALIGN_OPERATOR_{name.upper()}": value for name, value in given.items()}
+    environment |= {"KUBECONFIG": str(plane.kubeconfig), "PATH": os.environ["PATH"], "HOME": str(folder)}
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "operator.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen([sys.executable, "-m", "nativealign_operator"], env=environment, stdout=output, stderr=output)
+    return Operator(process, log, int(given["port"]))
+
+
+@contextmanager
+def running_operator(plane: ControlPlane, s3: S3Server, folder: Path, **settings: str) -> Iterator[Operator]:
+    operator = start_operator(plane, s3, folder, **settings)
+    try:
+        yield operator
+    finally:
+        operator.kill()

@@ -1,0 +1,61 @@
+"""Jobs on a real control plane: the operator as a process, pods that run the real steps against a real S3 server."""
+
+import json
+
+import pytest
+from tests.control_plane.site import Operator, Site
+from tests.workloads.desk import jsonl, texts
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def align(site: Site, **more: object) -> dict[str, object]:
+    """A small AlignJob over a corpus of the site's own."""
+    site.put(f"{site.namespace}/a.jsonl", jsonl(texts(8, seed=1)))
+    site.put(f"{site.namespace}/b.jsonl", jsonl(texts(8, seed=2)))
+    return {
+        "corpora": [{"name": "web", "uri": f"s3://{site.s3.bucket}/{site.namespace}/*.jsonl"}],
+        "expert": {"rules": {}},
+        "sharding": {"shards": 2},
+        "heldOut": {"documents": 0},
+        **more,
+    }
+
+
+def test_an_align_job_runs_to_its_end(site: Site, operator: Operator) -> None:
+    site.apply("AlignJob", "web", align(site))
+    status = site.finished("AlignJob", "web")
+    assert status["state"] == "Complete", site.told()
+    assert [step["state"] for step in status["steps"]] == ["Committed"] * 5
+    assert site.objects(f"{status['outputs']['rewrite']}/manifest.json")
+    assert {event["reason"] for event in site.list("Event") if event["involvedObject"]["kind"] == "AlignJob"} >= {
+        "Started",
+        "StepCommitted",
+        "StepsCommitted",
+    }
+    waited = site.plane.kubectl("wait", "--for=condition=Finished", "-n", site.namespace, "alignjob/web", "--timeout=5s")
+    assert waited.returncode == 0
+    shown = site.plane.kubectl("get", "aj", "-n", site.namespace).stdout
+    assert shown.splitlines()[1].split()[:2] == ["web", "Complete"]
+    assert not [line for line in operator.lines() if line["level"] in ("error", "critical")]
+
+
+def test_the_same_job_again_computes_nothing(site: Site) -> None:
+    spec = align(site)
+    site.apply("AlignJob", "first", spec)
+    first = site.finished("AlignJob", "first")
+    site.apply("AlignJob", "second", spec)
+    second = site.finished("AlignJob", "second")
+    assert second["outputs"] == first["outputs"]
+    assert [step["reused"] for step in second["steps"][1:]] == [True] * 4
+    assert [name for name in site.jobs() if "second" in name] == ["aj-second-inspect-list-0"]
+    assert [step.get("counts") for step in second["steps"]] == [step.get("counts") for step in first["steps"]]
+
+
+def test_a_mistake_ends_with_its_cause(site: Site) -> None:
+    spec = align(site) | {"corpora": [{"name": "web", "uri": f"s3://{site.s3.bucket}/nothing/*.jsonl"}]}
+    site.apply("AlignJob", "web", spec)
+    status = site.finished("AlignJob", "web")
+    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+    assert (status["state"], ready["status"], ready["reason"]) == ("Failed", "False", "InputEmpty"), json.dumps(status)
+    assert "nothing/*.jsonl" in ready["message"]
