@@ -218,9 +218,9 @@ def _value(pod: Json, item: Json, address: str) -> str:
         return str(item.get("value", ""))
     if source == "status.podIP":
         return address
-    if source.startswith("metadata.annotations["):
-        return str(pod["metadata"]["annotations"][source[len("metadata.annotations['") : -2]])
-    return str(pod["metadata"][source.removeprefix("metadata.")])
+    name, _, key = source.removeprefix("metadata.").partition("[")
+    value = pod["metadata"][name]
+    return str(value[key.strip("']")] if key else value)
 
 
 def _turned(value: str, mounts: dict[str, str]) -> str:

@@ -65,7 +65,7 @@ class Site:
     def status(self, kind: str, name: str) -> Json:
         return dict((self.get(kind, name) or {}).get("status") or {})
 
-    def list(self, kind: str) -> list[Json]:
+    def every(self, kind: str) -> list[Json]:
         return list(self.plane.request("GET", path_of(kind, self.namespace))[1]["items"])
 
     def delete(self, kind: str, name: str) -> None:
@@ -104,15 +104,15 @@ class Site:
         return self.wait(look, f"{kind}/{name} {state} {reason}", seconds)
 
     def jobs(self) -> list[str]:
-        return sorted(job["metadata"]["name"] for job in self.list("Job"))
+        return sorted(job["metadata"]["name"] for job in self.every("Job"))
 
     def told(self) -> str:
         """Everything that helps to see what went wrong."""
-        kinds = [self.list(kind) for kind in KINDS]
+        kinds = [self.every(kind) for kind in KINDS]
         states = [
             f"{item['kind']}/{item['metadata']['name']}: {json.dumps(item.get('status'))}" for found in kinds for item in found
         ]
-        events = [f"{event['reason']}: {event['message']}" for event in self.list("Event")]
+        events = [f"{event['reason']}: {event['message']}" for event in self.every("Event")]
         return "\n".join([*states, *events[-20:], *self.jobs()])
 
     def put(self, key: str, content: bytes) -> None:

@@ -28,7 +28,7 @@ def test_an_align_job_runs_to_its_end(site: Site, operator: Operator) -> None:
     assert status["state"] == "Complete", site.told()
     assert [step["state"] for step in status["steps"]] == ["Committed"] * 5
     assert site.objects(f"{status['outputs']['rewrite']}/manifest.json")
-    assert {event["reason"] for event in site.list("Event") if event["involvedObject"]["kind"] == "AlignJob"} >= {
+    assert {event["reason"] for event in site.every("Event") if event["involvedObject"]["kind"] == "AlignJob"} >= {
         "Started",
         "StepCommitted",
         "StepsCommitted",
