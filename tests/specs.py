@@ -111,7 +111,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "codeOfConduct": {"configMap": {"name": "conduct", "key": "ours.yaml"}},
         "seed": {"documents": "96k", "strategy": "HighPerplexity", "perplexityModel": {"uri": "s3://models/kenlm"}, "seed": 1},
         "expert": {"openai": ENDPOINT},
-        "chunking": {"maxTokens": 256, "contextTokens": 32},
+        "chunking": {"maxTokens": 200, "contextTokens": 32},
         "worker": {
             "base": {"uri": "s3://models/Qwen1.5-4B-Chat"},
             "train": {
@@ -221,6 +221,8 @@ CHANGES: dict[str, Any] = {
     "Equal": "Exists",
     "NoSchedule": "NoExecute",
     "acva-clean": "exams-ar",
+    "ar": "en",
+    "en": "fr",
 }
 SINGLE_CHOICE = {"objective", "codeOfConduct.builtin"}
 """Enumerations with one value: nothing to change."""

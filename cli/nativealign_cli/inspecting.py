@@ -81,6 +81,10 @@ def show_logs(home: Home, name: str, step: str | None, follow: bool, out: Consol
     if run is None:
         return ExitCode.NO_INPUT
     shown: dict[Path, int] = {}
+    steps = [known.name for known in (run.status() or JobStatus()).steps]
+    if step and step not in steps:
+        err.print(f"{run.reference} has no step {step}; it has {', '.join(steps)}", highlight=False, markup=False)
+        return ExitCode.USAGE
     while True:
         status = run.status() or JobStatus()
         for path in sorted(run.logs.glob("*.log"), key=lambda path: path.stat().st_mtime):

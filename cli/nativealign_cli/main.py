@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -16,6 +17,14 @@ from rich.console import Console
 from nativealign_api.loader import ManifestError, load_jobs
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.state import Busy, Home
+
+
+class Output(StrEnum):
+    """Forms of an answer."""
+
+    TABLE = "table"
+    JSON = "json"
+
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Native alignment of language models."
@@ -82,7 +91,7 @@ def run(
 def status(
     name: Annotated[str | None, typer.Argument(help="NAME or KIND/NAME; all jobs without it.")] = None,
     home: HomeOption = HOME,
-    output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
+    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")] = Output.TABLE,
     namespace: NamespaceOption = None,
     context: ContextOption = None,
 ) -> None:

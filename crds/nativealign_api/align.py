@@ -21,7 +21,7 @@ from nativealign_api.common import (
     TransformersEngine,
 )
 
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
+Language = Literal["ar", "en", "fr"]
 
 
 class CodeOfConduct(Model):
@@ -50,7 +50,7 @@ class Clean(Model):
     """What is kept before duplicates are looked for."""
 
     languages: Annotated[list[Language], Field(min_length=1, max_length=16)] = ["ar"]
-    """Languages to keep (ISO 639-1)."""
+    """Languages to keep (ISO 639-1); those that can be told apart."""
     min_words: Annotated[int, Field(ge=0, le=10**6)] = 5
     """Shortest document, in words, after boilerplate is gone."""
     max_words: Annotated[int, Field(ge=1, le=10**7)] = 100_000
@@ -59,6 +59,14 @@ class Clean(Model):
     """Drop lines of navigation, sharing, cookies, copyright."""
     repair: Repair = Repair()
     """Repairs of damaged text."""
+
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.minWords) || !has(self.maxWords) || self.minWords <= self.maxWords", "minWords must not exceed maxWords"),
+    )
+
+    def problems(self) -> Iterator[str]:
+        if self.min_words > self.max_words:
+            yield self.cel_rules[0].message
 
 
 class Fuzzy(Model):
@@ -273,6 +281,11 @@ class AlignJobSpec(JobSpec):
             "has(self.worker) || !has(self.rewrite) || !has(self.rewrite.transformers)",
             "rewrite.transformers needs worker",
         ),
+        Rule(
+            "!has(self.worker) || !has(self.worker.train) || !has(self.worker.train.sequenceLength) || !has(self.chunking)"
+            " || !has(self.chunking.maxTokens) || 2 * self.chunking.maxTokens < self.worker.train.sequenceLength",
+            "worker.train.sequenceLength must hold a chunk and its rewriting: more than twice chunking.maxTokens",
+        ),
     )
 
     def problems(self) -> Iterator[str]:
@@ -281,3 +294,5 @@ class AlignJobSpec(JobSpec):
             yield self.cel_rules[0].message
         if self.worker is None and self.rewrite.transformers is not None:
             yield self.cel_rules[1].message
+        if self.worker and 2 * self.chunking.max_tokens >= self.worker.train.sequence_length:
+            yield self.cel_rules[2].message

@@ -82,14 +82,16 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
-        if self.one_of:
-            given = [name for name in self.one_of if getattr(self, _attribute(type(self), name)) is not None]
-            if len(given) != 1:
-                found = f"found {' and '.join(given)}" if given else "found none"
-                raise ValueError(f"{exactly_one(*self.one_of).message}; {found}")
-        for problem in self.problems():
-            raise ValueError(problem)
+        problems = [*self._union_problem(), *self.problems()]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
+
+    def _union_problem(self) -> Iterator[str]:
+        given = [name for name in self.one_of if getattr(self, _attribute(type(self), name)) is not None]
+        if self.one_of and len(given) != 1:
+            found = f"found {' and '.join(given)}" if given else "found none"
+            yield f"{exactly_one(*self.one_of).message}; {found}"
 
     def problems(self) -> Iterator[str]:
         """The messages of the rules in `cel_rules` that this object breaks. Models with rules override it."""
@@ -163,7 +165,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?
 
 Uri = Annotated[
     str,
-    StringConstraints(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?|(file://)?[^\s:]+)$", max_length=1024),
+    StringConstraints(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?|(file://)?[^\s:][^\n:]*)$", max_length=1024),
 ]
 """`s3://bucket/key`, or on a laptop a path (relative to the manifest). `*`, `?` and `**` match as in a shell."""
 

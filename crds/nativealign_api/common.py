@@ -80,13 +80,13 @@ class Resources(Model):
     """What each pod of a step gets, and where it may run."""
 
     nodes: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Pods of a gang step (train, train-worker), one per node."""
+    """Pods of a gang step (train, train-worker), one per node. A training that has a checkpoint needs the same number."""
     gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
     """Accelerators for each pod; 0 runs on the CPU."""
     gpu_resource: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=128)] = "nvidia.com/gpu"
     """Extended resource that the accelerators are asked for by: nvidia.com/gpu, amd.com/gpu, nvidia.com/mig-1g.10gb."""
     processes_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Training processes in each pod; default one for each accelerator, or one on the CPU."""
+    """Training processes in each pod; default one for each accelerator, or one on the CPU. As `nodes`, fixed by a checkpoint."""
     cpu: Quantity | None = None
     """CPU request."""
     memory: Quantity | None = None
@@ -146,7 +146,7 @@ class TinyModel(Model):
     layers: Annotated[int, Field(ge=1, le=128)] = 2
     """Number of blocks."""
     attention_heads: Annotated[int, Field(ge=1, le=128)] = 4
-    """Attention heads; must divide hiddenSize."""
+    """Attention heads; each gets an even part of hiddenSize."""
     vocabulary_size: Annotated[int, Field(ge=300, le=262144)] = 4096
     """Entries of the tokenizer, special ones included."""
     max_position: Annotated[int, Field(ge=64, le=131072)] = 2048
@@ -155,11 +155,11 @@ class TinyModel(Model):
     """Seed of the weights."""
 
     cel_rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.hiddenSize % self.attentionHeads == 0", "attentionHeads must divide hiddenSize"),
+        Rule("self.hiddenSize % (2 * self.attentionHeads) == 0", "hiddenSize must be a multiple of twice attentionHeads"),
     )
 
     def problems(self) -> Iterator[str]:
-        if self.hidden_size % self.attention_heads:
+        if self.hidden_size % (2 * self.attention_heads):
             yield self.cel_rules[0].message
 
 
@@ -365,5 +365,5 @@ class JobSpec(Model):
     """Secrets to pull the image with."""
     service_account_name: Annotated[Name | None, Operational] = None
     """Service account of the pods, for workload identity; without it no token is mounted."""
-    ttl_seconds_after_finished: Annotated[int | None, Operational, Field(ge=0)] = None
+    ttl_seconds_after_finished: Annotated[int | None, Operational, Field(ge=0, le=31_536_000)] = None
     """When the finished Jobs and pods are removed, in seconds; the object itself stays."""

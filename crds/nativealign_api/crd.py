@@ -148,8 +148,8 @@ def _identity_paths(field: FieldInfo, path: str, optional: tuple[str, ...]) -> I
     optional = optional if field.is_required() or _has_default(field) else (*optional, path)
     inner = model_of(field.annotation)
     classes = set(field_classes(inner).values()) if inner else set()
-    if inner is None or "operational" not in classes:
-        yield path, optional
+    if inner is None or "operational" not in classes or "list[" in str(field.annotation):
+        yield path, optional  # a list is compared as a whole
         return
     for name, item in inner.model_fields.items():
         yield from _identity_paths(item, f"{path}.{item.alias or name}", optional)

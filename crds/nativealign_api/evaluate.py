@@ -18,8 +18,8 @@ class EvaluatedModel(Model):
     """Folder with a Hugging Face model."""
     pretrain_job: Name | None = None
     """The exported model of a PretrainJob in the same namespace."""
-    accept_failed_gate: bool = False
-    """Use the job also if it ended as GateFailed."""
+    accept_failed_gate: Annotated[bool, Operational] = False
+    """Use the job also if it ended as GateFailed; of no effect once this job has started."""
 
     one_of: ClassVar[tuple[str, ...]] = ("uri", "pretrainJob")
 
@@ -57,8 +57,8 @@ class HeldOutSource(Model):
     """An AlignJob in the same namespace."""
     documents: Annotated[Count, Field(ge=1)] = 1000
     """How many of them at most."""
-    accept_failed_gate: bool = False
-    """Use the job also if it ended as GateFailed."""
+    accept_failed_gate: Annotated[bool, Operational] = False
+    """Use the job also if it ended as GateFailed; of no effect once this job has started."""
 
 
 class NonInferior(Model):

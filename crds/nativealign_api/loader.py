@@ -20,6 +20,8 @@ from nativealign_api.kinds import KINDS, JobObject
 from nativealign_api.vocabulary import API_VERSION
 
 Location = tuple[str | int, ...]
+LARGEST_DOCUMENT = 100_000
+"""Values in one document, counted after aliases are written out."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 def load_manifests(text: str, source: str) -> list[Manifest]:
     """The documents of a YAML (or JSON) text. Empty documents are left out. Raises ManifestError where it is not YAML."""
-    loader = _KubectlLoader(text)
     manifests = []
     try:
+        loader = _KubectlLoader(text)
         while loader.check_node():
             lines: dict[Location, int] = {}
             node = loader.get_node()
@@ -118,13 +120,13 @@ def load_manifests(text: str, source: str) -> list[Manifest]:
         raise ManifestError(
             [Problem(source, 1, "", "not a manifest: nested too deeply, or an alias inside its own anchor")]
         ) from None
-    finally:
-        loader.dispose()
     return manifests
 
 
 def _construct(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:
     lines.setdefault(location, node.start_mark.line + 1)
+    if len(lines) > LARGEST_DOCUMENT:
+        raise yaml.MarkedYAMLError(problem="more values than a manifest may have", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         return _construct_mapping(node, location, lines)
     if isinstance(node, yaml.SequenceNode):
@@ -179,7 +181,7 @@ def parse_job(manifest: Manifest) -> JobObject:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise ManifestError([_problem(manifest, model, details) for details in error.errors()]) from None
+        raise ManifestError([p for details in error.errors() for p in _problems(manifest, model, details)]) from None
 
 
 def load_jobs(paths: list[Path]) -> list[tuple[JobObject, Path]]:
@@ -223,9 +225,11 @@ def _twice(jobs: list[tuple[JobObject, Path]]) -> Iterator[Problem]:
         seen.add(key)
 
 
-def _problem(manifest: Manifest, model: type[BaseModel], details: ErrorDetails) -> Problem:
+def _problems(manifest: Manifest, model: type[BaseModel], details: ErrorDetails) -> Iterator[Problem]:
+    """One problem, or each rule that an object breaks."""
     location = tuple(part for part in details["loc"] if not isinstance(part, str) or not part.startswith("function-"))
-    return Problem(manifest.source, manifest.line(location), dotted(location), _message(model, location, details))
+    for message in _message(model, location, details).split("\n"):
+        yield Problem(manifest.source, manifest.line(location), dotted(location), message)
 
 
 def dotted(location: Location) -> str:
@@ -242,6 +246,8 @@ def _message(model: type[BaseModel], location: Location, details: ErrorDetails) 
     if kind == "literal_error":
         choices = [choice.strip("'") for choice in re.split(r", | or ", str(context["expected"]))]
         return f'"{value}" is not one of {", ".join(choices)}.{suggest(str(value), choices)}'
+    if kind == "model_type" or (kind == "model_attributes_type"):
+        return "must be an object"
     if kind == "string_pattern_mismatch":
         return f'"{value}" does not match {context["pattern"]}'
     text = details["msg"].removeprefix("Value error, ")

@@ -27,8 +27,8 @@ class MixEntry(Model):
     """Files."""
     view: Literal["Raw", "Cleaned", "Aligned"] = "Aligned"
     """Which text of the AlignJob: as read, after clean, or after rewrite (without documents that were dropped whole)."""
-    accept_failed_gate: bool = False
-    """Use the AlignJob also if it ended as GateFailed."""
+    accept_failed_gate: Annotated[bool, Operational] = False
+    """Use the AlignJob also if it ended as GateFailed; of no effect once this job has started."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Share of the training samples, relative to the other entries."""
     max_tokens: Annotated[Count, Field(ge=1)] | None = None
@@ -83,6 +83,9 @@ class PretrainJobSpec(JobSpec):
         Rule("(has(self.whenExhausted) && self.whenExhausted != 'Repeat')"
              " || self.mix.all(m, !has(m.maxTokens) && !has(m.maxEpochs))",
              "maxTokens and maxEpochs need whenExhausted Renormalise or Fail"),
+        Rule("self.mix.all(a, self.mix.exists_one(b, (has(a.corpus) && has(b.corpus) && a.corpus.name == b.corpus.name)"
+             " || (has(a.alignJob) && has(b.alignJob) && a.alignJob == b.alignJob && a.view == b.view)))",
+             "mix entries must be different (corpus name, or AlignJob and view)"),
     )  # fmt: skip
 
     def problems(self) -> Iterator[str]:
@@ -93,4 +96,4 @@ class PretrainJobSpec(JobSpec):
             yield self.cel_rules[1].message
         names = [entry.name for entry in self.mix]
         if len(set(names)) != len(names):
-            yield "mix entries must be different (corpus name, or AlignJob and view)"
+            yield self.cel_rules[2].message

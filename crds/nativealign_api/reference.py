@@ -30,6 +30,26 @@ three decimals: `96000`, `96k`, `1.5B`. **Dollars** are whole numbers or strings
 """
 
 UNITS = {
+    "PerMinute": "per minute",
+    "Length": "tokens",
+    "Position": "tokens",
+    "Batch": "sequences",
+    "BatchSize": "sequences",
+    "SecondsAfterFinished": "seconds",
+    "Ratio": "times",
+    "Size": "dimensions",
+    "Heads": "heads",
+    "Layers": "blocks",
+    "Nodes": "pods",
+    "PerNode": "per pod",
+    "Shards": "shards",
+    "Parallelism": "pods",
+    "Retries": "attempts",
+    "Concurrency": "requests",
+    "Requests": "requests",
+    "Keep": "checkpoints",
+    "Bands": "bands",
+    "Rows": "permutations",
     "Seconds": "seconds",
     "Percent": "percent",
     "Bytes": "bytes",
@@ -129,8 +149,10 @@ def _limits(field: FieldInfo, value: dict[str, Any]) -> str:
             found.append(f"at least {constraint.min_length}")
         elif isinstance(constraint, MaxLen) and value["type"] in ("array", "object"):
             found.append(f"at most {constraint.max_length}")
-        elif isinstance(constraint, StringConstraints) and constraint.pattern and value["type"] == "string":
-            found.append(f"`{str(constraint.pattern).replace('|', chr(92) + '|')}`")
+        elif isinstance(constraint, StringConstraints) and value.get("type") == "string":
+            found += [f"`{str(constraint.pattern).replace('|', chr(92) + '|')}`"] if constraint.pattern else []
+    if value.get("type") == "string" and "maxLength" in value:
+        found.append(f"at most {value['maxLength']} characters")
     return ", ".join(dict.fromkeys(found))
 
 
@@ -140,7 +162,8 @@ def _unit(alias: str, value: dict[str, Any]) -> str:
     own = alias[0].upper() + alias[1:]
     if "UsdPer" in own:
         return "US dollars"
-    return next((unit for word, unit in UNITS.items() if own.endswith(word)), "")
+    found = [word for word in UNITS if own.endswith(word)]
+    return UNITS[max(found, key=len)] if found else ""
 
 
 def _class(field: FieldInfo, inner: type[BaseModel] | None, operational: bool) -> str:

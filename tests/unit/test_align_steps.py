@@ -37,6 +37,8 @@ class Scripted:
         answer = self._answers.pop(0)
         return [Reply(request.id, answer, "Stop", 10, 10, self.name) for request in requests]
 
+    def settle(self) -> None: ...
+
     def close(self) -> None: ...
 
 

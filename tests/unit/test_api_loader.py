@@ -126,3 +126,28 @@ def test_a_field_without_a_value_is_absent_and_an_unknown_one_is_unknown(tmp_pat
 def test_defaults_make_a_whole_spec() -> None:
     spec = AlignJobSpec.model_validate({"corpora": [{"name": "web", "uri": "web.jsonl"}], "expert": {"rules": {}}})
     assert (spec.seed.documents, spec.code_of_conduct.builtin, spec.dedup.mode) == (96_000, "ar-1", "Fuzzy")
+
+
+def test_characters_that_yaml_forbids_are_told(tmp_path: Path) -> None:
+    assert _problems(tmp_path, "a: b\x00c\n")[0].startswith("job.yaml:1: not YAML: ")
+
+
+def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))]
+    (problem,) = _problems(tmp_path, "\n".join(lines))
+    assert "more values than a manifest may have" in problem
+
+
+def test_all_rules_that_an_object_breaks_are_told_at_once(tmp_path: Path) -> None:
+    corpora = "corpora: [{name: web, uri: a}, {name: web, uri: b}]"
+    text = f"apiVersion: nativealign.dev/v1alpha1\nkind: AlignJob\nmetadata: {{name: web}}\nspec:\n  {corpora}\n"
+    text += "  expert: {rules: {}}\n  rewrite: {transformers: {}}\n"
+    assert _problems(tmp_path, text) == [
+        "job.yaml:4: spec: corpora must have different names",
+        "job.yaml:4: spec: rewrite.transformers needs worker",
+    ]
+
+
+def test_a_spec_that_is_no_object_is_told_so(tmp_path: Path) -> None:
+    text = "apiVersion: nativealign.dev/v1alpha1\nkind: AlignJob\nmetadata: {name: web}\nspec: 3\n"
+    assert _problems(tmp_path, text) == ["job.yaml:4: spec: must be an object"]

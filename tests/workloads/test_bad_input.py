@@ -134,6 +134,14 @@ def test_a_corpus_of_blank_lines_holds_no_record(desk: Desk) -> None:
     assert_mended(desk)
 
 
+def test_cleaning_that_keeps_nothing_is_told_with_its_reasons(desk: Desk) -> None:
+    desk.put("corpus/a.jsonl", GOOD)
+    desk.job(ALIGN | {"clean": {"languages": ["fr"]}})
+    desk.fails(ExitCode.NO_INPUT, "NothingKept", f"none of {DOCUMENTS} documents is kept: {DOCUMENTS} Language", "spec.clean")
+    desk.job(ALIGN)
+    assert_mended(desk)
+
+
 def test_a_file_whose_name_tells_no_format_is_found_before_anything_is_read(desk: Desk) -> None:
     desk.put("corpus/a.jsonl", GOOD)
     desk.put("corpus/README.md", "Ours.")

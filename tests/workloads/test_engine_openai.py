@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from nativealign_workloads.engines.budget import Budget, BudgetExhausted
 from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine, estimated_tokens
 from nativealign_workloads.engines.pacing import Backoff, Pace, retry_after_seconds
 from nativealign_workloads.engines.protocol import Request
+from nativealign_workloads.engines.remembered import Kept, Remembered
 from nativealign_workloads.errors import ConfigError, PermissionDenied, UnavailableError
+from nativealign_workloads.store import LocalStore
 
 KEY = "sk-very-secret-key"
 
@@ -192,10 +195,11 @@ def test_an_endpoint_that_is_not_there_is_unavailable(engine) -> None:
 
 def test_the_budget_of_requests_is_a_hard_stop_and_keeps_what_is_paid(server, engine) -> None:
     budget = Budget(requests=5)
-    with pytest.raises(BudgetExhausted, match="spent 5 of 5 requests") as caught:
-        engine(budget).generate(requests(9))
+    asked = engine(budget)
+    with pytest.raises(BudgetExhausted, match="spent 5 of 5 requests"):
+        asked.generate(requests(9))
     assert len(server.requests) == 5
-    assert len(caught.value.replies) == 5
+    assert len(asked.unclaimed) == 5
     assert budget.spent_tokens == 75
 
 
@@ -253,3 +257,55 @@ def test_waits_grow_within_their_cap_and_respect_the_server() -> None:
     assert retry_after_seconds({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0
     assert retry_after_seconds({"retry-after": "soon"}) is None
     assert retry_after_seconds({}) is None
+
+
+@pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
+def test_a_prompt_that_the_endpoints_moderation_refuses_is_a_refusal(server, engine, code: str) -> None:
+    server.script.extend([error(400, "filtered", code), error(400, "too long", "context_length_exceeded")])
+    replies = engine(concurrency=1).generate(requests(3))
+    assert [reply.finish_reason for reply in replies] == ["Refusal", "Error", "Stop"]
+    assert replies[0].error == "Error code: 400 - filtered"
+
+
+def test_every_attempt_is_billed_also_one_that_gave_nothing(server, engine) -> None:
+    server.script.extend([error(503), Answer(body=completion(""))])
+    (reply,) = engine().generate(requests(1))
+    assert (reply.requests, reply.prompt_tokens, reply.completion_tokens) == (3, 20, 10)
+
+
+# What was paid for is remembered
+
+
+def remembered(store: LocalStore, engine: OpenAIEngine, slice_size: int | None = None) -> Remembered:
+    return Remembered(engine, Kept(store, "answers"), "writer", slice_size)
+
+
+def test_answers_that_a_spent_budget_cut_off_are_not_asked_for_again(server, engine, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(BudgetExhausted):
+        remembered(store, engine(Budget(requests=5))).generate(requests(9))
+    spent = Kept(store, "answers").usage()
+    assert spent == {"requests": 5, "tokens": 75, "completionTokens": 25}
+    again = remembered(store, engine(Budget(requests=9, spent_requests=spent["requests"], spent_tokens=spent["tokens"])))
+    assert [reply.id for reply in again.generate(requests(9))] == [f"r{i}" for i in range(9)]
+    assert len(server.requests) == 9
+    again.settle()
+    assert Kept(store, "answers").usage()["requests"] == 0
+
+
+def test_what_failed_requests_cost_counts_against_the_budget_of_the_next_attempt(server, engine, tmp_path: Path) -> None:
+    server.forever = error(503)
+    with pytest.raises(UnavailableError):
+        remembered(LocalStore(tmp_path), engine(attempts=2)).generate(requests(2))
+    assert Kept(LocalStore(tmp_path), "answers").usage()["requests"] == len(server.requests)
+
+
+def test_a_judge_that_is_killed_goes_on_where_it_was(server, engine, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    first = remembered(store, engine(Budget(requests=5), concurrency=1), slice_size=2)
+    with pytest.raises(BudgetExhausted):
+        first.generate(requests(9))
+    asked = len(server.requests)
+    replies = remembered(store, engine(), slice_size=2).generate(requests(9))
+    assert [reply.id for reply in replies] == [f"r{i}" for i in range(9)]
+    assert len(server.requests) == asked + 4

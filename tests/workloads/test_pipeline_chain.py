@@ -228,7 +228,8 @@ def test_a_spent_budget_stops_the_job_and_a_larger_one_goes_on_where_it_stopped(
     assert {row["expert"] for row in pairs} == {"openai:served"}
     spent = [manifest_facts(store, found["outputs"][step])["usage"] for step in ("annotate", "rewrite")]
     assert spent[0].items() >= {"requests": len(pairs), "tokens": 15 * len(pairs)}.items()
-    assert len(expert.requests) - BUDGET == len(pairs) - len(paid) + spent[1]["requests"], "a committed segment was paid for twice"
+    assert len(expert.requests) == len(pairs) + spent[1]["requests"], "an answer was paid for twice"
+    assert not list(store.glob("steps/*/*/*/answers/*/*"))
     assert found["cost"]["expertRequests"] == sum(usage["requests"] for usage in spent)
     assert found["cost"]["expertTokens"] == sum(usage["tokens"] for usage in spent)
 
@@ -275,6 +276,14 @@ def test_the_seed_sample_is_the_far_end_by_perplexity(strategy: str, side: int, 
     assert sorted(row["id"] for row in scored) == sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["out"])
     far = sorted(scored, key=lambda row: (side * row["perplexity"], row["id"]))[:10]
     assert {row["id"] for row in rows(world.store, annotated, "pairs")} == {row["id"] for row in far}
+
+
+def test_a_model_that_is_no_classifier_is_refused(here: Path, models: Path):
+    toxicity = {"uri": str(models / "language"), "toxicLabels": ["LABEL_1"]}
+    write_manifests(here / "job.yaml", manifest_of("AlignJob", "web", RULES | {"assess": {"toxicityModel": toxicity}}))
+    ran = nativealign("run", "job.yaml", "--home", "home", cwd=here)
+    assert ran.returncode == ExitCode.CONFIG
+    assert "NotAClassifier: the toxicity model has no weights for score.weight" in ran.stdout
 
 
 def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, models: Path, pool: Pool):

@@ -17,10 +17,9 @@ from nativealign_api.align import Chunking, Expert, Seed
 from nativealign_api.common import BaseModelSource
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
-from nativealign_workloads.align.segments import part_rows, work_in_segments
+from nativealign_workloads.align.segments import clear_progress, part_rows, work_in_segments
 from nativealign_workloads.commit import (
     Json,
-    Segments,
     ShardCommit,
     commit_step,
     fetch_folder,
@@ -114,6 +113,7 @@ def annotate(context: Context) -> Json:
     """Phase `annotate`: the pairs of one shard."""
     shard = ShardCommit(context)
     if shard.committed():
+        clear_progress(context)
         return {"skipped": True}
     conduct, conduct_hash = pinned_conduct(context)
     (drawn,) = shard_records(context, "sample", 1)
@@ -128,7 +128,7 @@ def annotate(context: Context) -> Json:
     facts = summarize(part_rows(path))
     shard.file("pairs.jsonl.zst", path, facts["pairs"])
     shard.commit(**facts)
-    Segments(context).clear()
+    clear_progress(context)
     return {"counts": {"pairs": facts["pairs"], "accepted": facts["accepted"]}, "usage": facts["usage"]}
 
 
@@ -157,6 +157,7 @@ class _Annotator:
         self._engine = open_expert(self._context, self._context.job.require("expert", Expert), self._conduct, spent)
 
     def pairs(self, documents: list[Json]) -> list[Json]:
+        self._engine.settle()  # the pairs before are in a segment
         pieces = [piece for row in documents for piece in cut(row["id"], row["text"], self._chunking, self._count)]
         replies = self._engine.generate([request(self._conduct, piece, "expert", 2.0) for piece in pieces])
         return [self._pair(piece, reply) for piece, reply in zip(pieces, replies, strict=True)]

@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 
 from nativealign_api.align import AlignGates, Assess
-from nativealign_workloads.align.chunks import open_endpoint, pinned_conduct
+from nativealign_workloads.align.chunks import kept_answers, open_endpoint, pinned_conduct
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, judge_messages, parse_scores
@@ -31,6 +31,8 @@ SHOWN_CHARACTERS = 1500
 """Length at which a shown sample is cut."""
 
 JUDGE_TOKENS = 128
+JUDGE_SLICE = 32
+"""Requests to a judge after which its answers are durable."""
 
 
 def measure(context: Context) -> Json:
@@ -58,6 +60,7 @@ def measure(context: Context) -> Json:
     summaries = {name: summarize(values, settings.seed) for name, values in measures.items()}
     facts = {"documents": len(rows), "measures": summaries, "numbersKeptOfAll": kept_of_all(rows, conduct), "usage": spent}
     shard.commit(**facts, samples=shown(rows))
+    kept_answers(context).clear()
     return {"metrics": {name: value["mean"] for name, value in summaries.items() if value["mean"] is not None}}
 
 
@@ -118,7 +121,7 @@ def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str
 def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[dict[str, list[float]], Json]:
     """Scores 1 to 10 of the five aspects, nan where the judge gave no usable answer; and what it bills."""
     assert settings.judge
-    engine = open_endpoint(context, settings.judge, "judge", {})
+    engine = open_endpoint(context, settings.judge, "judge", {}, JUDGE_SLICE)
     asked = [Request(row["id"], judge_messages(conduct, row["origin"], row["rewritten"]), "", JUDGE_TOKENS) for row in rows]
     replies = engine.generate(asked)
     answers = [parse_scores(reply.text) or {} for reply in replies]
@@ -148,18 +151,14 @@ def summarize(values: list[float], seed: int) -> Json:
 
 
 def shown(rows: list[Json]) -> list[Json]:
-    """Samples for the report: rewritings that a guard rejected, changed ones, unchanged ones; ids decide the order."""
-    ranked = sorted(rows, key=lambda row: (_interest(row), row["id"]))
+    """Samples for the report: changed texts first, then texts of which a guard kept the original, then unchanged ones, by id."""
+    changed = [row for row in rows if row["origin"] != row["rewritten"]]
+    same = [row for row in rows if row["origin"] == row["rewritten"]]
+    rejected = [row for row in same if any(chunk["guards"] for chunk in row["chunks"])]
+    others = [row for row in same if row not in rejected]
     third = SHOWN // 3
-    by_interest = {level: [row for row in ranked if _interest(row) == level] for level in (0, 1, 2)}
-    chosen = by_interest[1][: 2 * third] + by_interest[0][:third] + by_interest[2][:third]
+    chosen = [*changed[: SHOWN - min(third, len(rejected)) - min(2, len(others))], *rejected[:third], *others[:third]]
     return [_shown(row) for row in chosen[:SHOWN]]
-
-
-def _interest(row: Json) -> int:
-    if any(chunk["guards"] for chunk in row["chunks"]):
-        return 0
-    return 1 if row["origin"] != row["rewritten"] else 2
 
 
 def _shown(row: Json) -> Json:

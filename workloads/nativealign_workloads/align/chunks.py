@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nativealign_api.align import Chunking, Expert
 from nativealign_api.common import OpenAIEngine as OpenAISpec
@@ -17,8 +17,12 @@ from nativealign_workloads.conduct import Conduct, load_conduct
 from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Request
+from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.errors import ConfigError
 from nativealign_workloads.text.chunk import Chunk, chunk, context_of
+
+if TYPE_CHECKING:
+    from nativealign_workloads.engines.remembered import Kept, Remembered
 
 CountTokens = Callable[[str], int]
 
@@ -79,10 +83,17 @@ def open_expert(context: Context, expert: Expert, conduct: Conduct, spent: Json)
     return RulesEngine(conduct)
 
 
-def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json) -> Engine:
-    """An OpenAI-compatible endpoint. Pods that run at once share the rates, shards share the budget; no pod asks another."""
+def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json, slice_size: int | None = None) -> "Remembered":
+    """An OpenAI-compatible endpoint that remembers what was paid for.
+
+    Pods that run at once share the rates, shards share the budget; no pod asks another. `slice_size`: see Remembered.
+    """
     from nativealign_workloads.engines.budget import Budget
     from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
+    from nativealign_workloads.engines.remembered import Remembered
+
+    kept = kept_answers(context)
+    spent = usage([usage([]) | spent, kept.usage()])
 
     pods, share = context.job.parallelism, context.job.indexes
     limits = Limits(
@@ -94,11 +105,19 @@ def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json) ->
     budget = Budget(
         part_of(spec.budget.requests, context.index, share),
         part_of(_token_limit(spec), context.index, share),
-        spent_requests=spent.get("requests", 0),
-        spent_tokens=spent.get("tokens", 0),
+        spent_requests=spent["requests"],
+        spent_tokens=spent["tokens"],
     )
     key = _api_key(context, spec, name)
-    return OpenAIEngine(spec.endpoint, spec.model, key, limits, budget, temperature=spec.temperature, seed=spec.seed)
+    engine = OpenAIEngine(spec.endpoint, spec.model, key, limits, budget, temperature=spec.temperature, seed=spec.seed)
+    return Remembered(engine, kept, context.writer, slice_size)
+
+
+def kept_answers(context: Context) -> "Kept":
+    """The answers of an endpoint that this shard has paid for and not recorded yet."""
+    from nativealign_workloads.engines.remembered import Kept
+
+    return Kept(context.store, f"{context.phase_prefix}/answers/{context.index:05d}")
 
 
 def _rate(limit: int | None, share: int) -> int | None:

@@ -96,7 +96,15 @@ def commit(context: Context) -> Json:
     """Phase `commit`: refuses an empty corpus and one that is mostly unreadable."""
     records = shard_records(context, "filter", _shards(context))
     check_quarantine(context, total(Tally.load(record["tally"]) for record in records), _quarantined(context, records))
+    _check_kept(total(Tally.load(record["tally"]) for record in records))
     return commit_step(context, records)
+
+
+def _check_kept(tally: Tally) -> None:
+    """A job that keeps nothing would be complete, and useless."""
+    if not tally.of(Outcome.OUT).count:
+        reasons = ", ".join(f"{count} {reason.partition('/')[2]}" for reason, count in tally.reasons.most_common(5))
+        raise NoInputError("NothingKept", f"none of {tally.read.count} documents is kept: {reasons}", "check spec.clean")
 
 
 def _quarantined(context: Context, records: list[Json]) -> Iterator[str]:

@@ -13,8 +13,8 @@ from nativealign_api.align import Chunking, Expert, Rewrite
 from nativealign_api.common import TransformersEngine as TransformersSpec
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request, share_of
-from nativealign_workloads.align.segments import part_rows, work_in_segments
-from nativealign_workloads.commit import Json, Segments, ShardCommit, commit_step, manifest, shard_records, step_rows
+from nativealign_workloads.align.segments import clear_progress, part_rows, work_in_segments
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
@@ -61,7 +61,8 @@ class Rewriter:
         self._conduct, self._settings, self._worker, self._expert, self._ratio = conduct, settings, worker, expert, ratio
 
     def run(self, pieces: list[Piece]) -> list[Rewriting]:
-        """One result for each piece, in order."""
+        """One result for each piece, in order. Those of the call before are recorded by now."""
+        self._expert.settle()
         results = [Rewriting(piece) for piece in pieces]
         first = self._worker or self._expert
         open_ones = results
@@ -117,6 +118,7 @@ def run(context: Context) -> Json:
     """Phase `rewrite`: one shard."""
     shard = ShardCommit(context)
     if shard.committed():
+        clear_progress(context)
         return {"skipped": True}
     rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
     upstream = manifest(context.store, context.job.inputs["dedup"])["shards"][context.index]
@@ -128,7 +130,7 @@ def run(context: Context) -> Json:
         return {"skipped": True}
     tally, facts = _divide(shard, part_rows(path))
     shard.commit(tally, **facts)
-    Segments(context).clear()
+    clear_progress(context)
     return {"counts": facts["chunks"], "usage": facts["usage"]}
 
 

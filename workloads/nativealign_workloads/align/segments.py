@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from nativealign_workloads.align.chunks import kept_answers
 from nativealign_workloads.commit import Json, Segments, ShardCommit
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import usage
@@ -29,7 +30,7 @@ def work_in_segments(shard: ShardCommit, documents: Iterator[Json], size: int, w
     except NotFound:
         if not shard.committed():
             raise
-        Segments(shard.context).clear()  # what this writer has added since
+        clear_progress(shard.context)  # what this writer has added since
         return None
 
 
@@ -48,6 +49,12 @@ def _work(context: Context, documents: Iterator[Json], size: int, work: Work, pr
     path = context.scratch / "part.jsonl.zst"
     segments.assemble(number, path)
     return path
+
+
+def clear_progress(context: Context) -> None:
+    """Removes what led to a shard's record, once that stands: segments, and answers that were kept."""
+    Segments(context).clear()
+    kept_answers(context).clear()
 
 
 def part_rows(path: Path) -> Iterator[Json]:

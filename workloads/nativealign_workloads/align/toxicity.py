@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nativealign_workloads.errors import UsageError
+from nativealign_workloads.errors import ConfigError, UsageError
 
 BATCH = 16
 MAX_TOKENS = 512
@@ -11,14 +11,20 @@ MAX_TOKENS = 512
 class Classifier:
     """Probability that a text is toxic: the sum of the probabilities of the given labels.
 
-    Raises UsageError UnknownLabel where the model does not have one of them.
+    Raises UsageError UnknownLabel where the model does not have one of them, ConfigError NotAClassifier where weights are missing.
     """
 
     def __init__(self, folder: Path, labels: list[str], device: str) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval().to(device)
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        if loaded["missing_keys"]:
+            names = ", ".join(sorted(loaded["missing_keys"])[:3])
+            raise ConfigError("NotAClassifier", f"the toxicity model has no weights for {names}", "give a trained classifier")
+        self._model = model.eval().to(device)
         known = {str(name): int(number) for number, name in self._model.config.id2label.items()}
         missing = [label for label in labels if label not in known]
         if missing:

@@ -11,6 +11,11 @@ USAGE = ("requests", "tokens", "completionTokens")
 """Requests, prompt and completion tokens together, completion tokens alone."""
 
 
+def estimated_message_tokens(content: str) -> int:
+    """Upper-side estimate: two characters to a token (Arabic in common vocabularies), and what frames a message."""
+    return len(content) // 2 + 4
+
+
 def billed(reply: Reply) -> Json:
     """What an endpoint bills for a reply."""
     tokens = {"tokens": reply.prompt_tokens + reply.completion_tokens, "completionTokens": reply.completion_tokens}

@@ -1,15 +1,13 @@
 """A hard limit on what an expert may cost. Called by the HTTP engine before and after every request that leaves the machine."""
 
-from nativealign_workloads.engines.protocol import Reply
 from nativealign_workloads.errors import ConfigError
 
 
 class BudgetExhausted(ConfigError):
-    """The next request would pass the limit. `replies` holds what the batch has already paid for."""
+    """The next request would pass the limit."""
 
     def __init__(self, message: str) -> None:
         super().__init__("BudgetExhausted", message, "raise the expert's budget and start again")
-        self.replies: list[Reply] = []
 
 
 class Budget:

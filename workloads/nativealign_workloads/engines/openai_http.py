@@ -15,11 +15,14 @@ from urllib.parse import urlsplit
 
 import openai
 
+from nativealign_workloads.engines.billing import estimated_message_tokens
 from nativealign_workloads.engines.budget import Budget, BudgetExhausted
 from nativealign_workloads.engines.pacing import Backoff, Clock, Pace, Sleep, retry_after_seconds
 from nativealign_workloads.engines.protocol import FinishReason, Reply, Request
 from nativealign_workloads.errors import ConfigError, PermissionDenied, StepError, UnavailableError
 
+MODERATED = {"content_filter", "content_policy_violation"}
+"""Error codes of endpoints whose moderation refuses a prompt."""
 _FINISH: dict[str, FinishReason] = {"length": "Length", "content_filter": "Refusal"}
 
 
@@ -43,7 +46,20 @@ class _NothingUsable(Exception):
 
 
 class _Rejected(Exception):
-    """The endpoint refuses this one request for good, e.g. a prompt that is too long."""
+    """The endpoint refuses this one request for good, e.g. a prompt that is too long; `refusal` where its moderation does."""
+
+    def __init__(self, problem: str, *, refusal: bool = False) -> None:
+        super().__init__(problem)
+        self.refusal = refusal
+
+
+@dataclass
+class _Bill:
+    """What one request has cost over all its attempts: answers that were unusable are billed too."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class OpenAIEngine:
@@ -65,6 +81,7 @@ class OpenAIEngine:
         self._endpoint, self._model, self._seed, self._limits = endpoint, model, seed, limits
         self._api_key, self._temperature = api_key or "", temperature
         self.budget = budget or Budget()
+        self.unclaimed: list[Reply] = []
         self._sleep, self._backoff = sleep, Backoff(seed=seed)
         self._requests_pace = Pace(limits.requests_per_minute, clock, sleep)
         self._tokens_pace = Pace(limits.tokens_per_minute, clock, sleep)
@@ -79,9 +96,9 @@ class OpenAIEngine:
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         """Replies in the order of the requests.
 
-        Raises PermissionDenied `ExpertUnauthorized` (401, 403), ConfigError `ModelNotFound` (404) and `QuotaExhausted`,
-        BudgetExhausted (after requests under way have ended; their replies are in its `replies`), and UnavailableError
-        `ExpertUnavailable` when no request of the batch got anything usable.
+        Where it raises, `unclaimed` has the answers that were paid for until then. Raises PermissionDenied `ExpertUnauthorized`
+        (401, 403), ConfigError `ModelNotFound` (404) and `QuotaExhausted`, BudgetExhausted (after requests under way have ended),
+        and UnavailableError `ExpertUnavailable` when no request of the batch got anything usable.
         """
         return self._loop.run_until_complete(self._generate(requests))
 
@@ -104,8 +121,7 @@ class OpenAIEngine:
         results = await asyncio.gather(*batch.tasks, return_exceptions=True)
         replies = [result for result in results if isinstance(result, Reply)]
         if batch.stopped_by is not None:
-            if isinstance(batch.stopped_by, BudgetExhausted):
-                batch.stopped_by.replies = replies
+            self.unclaimed = [reply for reply in replies if reply.finish_reason != "Error"]
             raise batch.stopped_by
         for result in results:
             if isinstance(result, BaseException):
@@ -113,27 +129,28 @@ class OpenAIEngine:
         return replies
 
     async def _answer(self, request: Request, batch: "_Batch", gate: asyncio.Semaphore) -> Reply:
+        bill = _Bill()
         async with gate:
             try:
-                reply = await self._attempts(request, batch)
+                reply = await self._attempts(request, batch, bill)
                 batch.usable = True
             except _Rejected as error:
                 batch.usable = True
-                return self._failed(request, str(error))
+                return self._failed(request, str(error), bill, "Refusal" if error.refusal else "Error")
             except _NothingUsable as error:
                 batch.give_up(self._endpoint, str(error))
-                return self._failed(request, str(error))
+                return self._failed(request, str(error), bill)
             except StepError as error:
                 batch.stop(error)
                 raise
             return reply
 
-    async def _attempts(self, request: Request, batch: "_Batch") -> Reply:
+    async def _attempts(self, request: Request, batch: "_Batch", bill: _Bill) -> Reply:
         for failed in range(1, self._limits.attempts + 1):
             if batch.stopped_by is not None:
                 raise batch.stopped_by
             try:
-                return await self._attempt(request)
+                return await self._attempt(request, bill)
             except _NothingUsable as error:
                 if failed == self._limits.attempts:
                     raise _NothingUsable(f"{error} (after {failed} attempts)") from error
@@ -143,7 +160,7 @@ class OpenAIEngine:
                 await self._sleep(wait)
         raise AssertionError("attempts is at least 1")
 
-    async def _attempt(self, request: Request) -> Reply:
+    async def _attempt(self, request: Request, bill: _Bill) -> Reply:
         estimate, used = estimated_tokens(request), 0
         async with self._settled:  # what is under way may turn out cheaper than reserved
             await self._settled.wait_for(lambda: self.budget.fits(estimate) or not self.budget.under_way)
@@ -151,9 +168,12 @@ class OpenAIEngine:
         try:
             await self._requests_pace.take(1)
             await self._tokens_pace.take(estimate)
-            reply = self._reply(request, await self._send(request))
-            used = reply.prompt_tokens + reply.completion_tokens or estimate
-            return reply
+            bill.requests += 1
+            completion = await self._send(request)
+            usage = [_count(getattr(completion, "usage", None), field) for field in ("prompt_tokens", "completion_tokens")]
+            used = sum(usage) or estimate
+            bill.prompt_tokens, bill.completion_tokens = bill.prompt_tokens + usage[0], bill.completion_tokens + usage[1]
+            return self._reply(request, completion, bill)
         finally:
             self.budget.settle(estimate, used)
             self._tokens_pace.give_back(estimate - used)
@@ -190,9 +210,9 @@ class OpenAIEngine:
             return ConfigError("QuotaExhausted", f"{self._endpoint} refuses: {message}", "the account's own quota is used up")
         if status in (408, 409, 429) or status >= 500:
             return _NothingUsable(message, retry_after_seconds(error.response.headers))
-        return _Rejected(message)
+        return _Rejected(message, refusal=error.code in MODERATED)
 
-    def _reply(self, request: Request, completion: Any) -> Reply:
+    def _reply(self, request: Request, completion: Any, bill: _Bill) -> Reply:
         try:
             choice = completion.choices[0]
             text = (choice.message.content or "").strip()
@@ -203,12 +223,13 @@ class OpenAIEngine:
             raise _NothingUsable("unreadable reply: no choices[0].message") from error
         if not text and finish == "Stop":
             raise _NothingUsable("empty reply")
-        usage = getattr(completion, "usage", None)
-        counts = [_count(usage, field) for field in ("prompt_tokens", "completion_tokens")]
-        return Reply(request.id, text, finish, counts[0], counts[1], _text(completion.model) or self._model, requests=1)
+        model = _text(completion.model) or self._model
+        return Reply(request.id, text, finish, bill.prompt_tokens, bill.completion_tokens, model, requests=bill.requests)
 
-    def _failed(self, request: Request, problem: str) -> Reply:
-        return Reply(request.id, "", "Error", 0, 0, self._model, problem)
+    def _failed(self, request: Request, problem: str, bill: _Bill, reason: FinishReason = "Error") -> Reply:
+        return Reply(
+            request.id, "", reason, bill.prompt_tokens, bill.completion_tokens, self._model, problem, requests=bill.requests
+        )
 
     def _redacted(self, problem: object) -> str:
         text = str(problem).replace(self._api_key, "***") if self._api_key else str(problem)
@@ -248,8 +269,8 @@ class _Batch:
 
 
 def estimated_tokens(request: Request) -> int:
-    """Upper-side estimate of prompt and answer: two characters to a token (Arabic in common vocabularies), the whole answer."""
-    return sum(len(m["content"]) // 2 + 4 for m in request.messages) + request.max_tokens
+    """Upper-side estimate of prompt and answer, which may be as long as it is allowed to."""
+    return sum(estimated_message_tokens(m["content"]) for m in request.messages) + request.max_tokens
 
 
 def _client(endpoint: str, api_key: str, limits: Limits) -> openai.AsyncOpenAI:

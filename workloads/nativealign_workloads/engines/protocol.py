@@ -53,6 +53,10 @@ class Engine(Protocol):
         """One reply per request, in the order of the requests. A bad request gives an `Error` reply; only what stops all raises."""
         ...
 
+    def settle(self) -> None:
+        """Called when a durable record holds all answers so far; an engine whose answers cost money forgets its own copies."""
+        ...
+
     def close(self) -> None:
         """Frees connections and memory."""
         ...

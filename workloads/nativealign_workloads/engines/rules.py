@@ -50,6 +50,9 @@ class RulesEngine:
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         return [Reply(r.id, polish(r.text, self._conduct), "Stop", 0, 0, MODEL) for r in requests]
 
+    def settle(self) -> None:
+        """Its answers cost nothing."""
+
     def close(self) -> None:
         pass
 

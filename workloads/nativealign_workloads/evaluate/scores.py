@@ -68,6 +68,8 @@ def measure(metric: str, rows: Sequence[Row]) -> Score:
     counts, statistic = tally(metric, rows)
     sums = cluster_sums([row["questionHash"] for row in rows], counts)
     low, high = percentile_interval(bootstrap(sums, statistic, SEED))
+    if low == high:  # every resample is the same: it tells nothing of how far the truth may lie
+        return _score(float(statistic(counts.sum(0, keepdims=True))[0]), None, None, len(rows))
     return _score(float(statistic(counts.sum(0, keepdims=True))[0]), low, high, len(rows))
 
 

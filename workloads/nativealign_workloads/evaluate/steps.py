@@ -10,8 +10,8 @@ from typing import Any
 
 from nativealign_api.common import OpenAIEngine, TransformersEngine
 from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
-from nativealign_workloads.align.assess import draw
-from nativealign_workloads.align.chunks import open_endpoint
+from nativealign_workloads.align.assess import JUDGE_SLICE, draw
+from nativealign_workloads.align.chunks import kept_answers, open_endpoint
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import usage
@@ -44,6 +44,7 @@ def evaluate(context: Context) -> Json:
     if "heldOut" in context.job.inputs:
         counts[BITS] = _held_out(context, shard, model)
     shard.commit(items=counts, usage=spent)
+    kept_answers(context).clear()
     return {"counts": counts}
 
 
@@ -110,7 +111,7 @@ def _judge(context: Context) -> Any:
         return None
     from nativealign_workloads.evaluate.judging import judge_with
 
-    return partial(judge_with, open_endpoint(context, spec, "judge", {}))
+    return partial(judge_with, open_endpoint(context, spec, "judge", {}, JUDGE_SLICE))
 
 
 def _held_out(context: Context, shard: ShardCommit, model: Path) -> int:

@@ -47,7 +47,7 @@ def look(context: Context, spec: Any) -> dict[str, Json]:
 def _look_at(context: Context, spec: Any, name: str) -> Json:
     if name == "corpora":
         pinned = corpora.pin(context, spec.corpora, spec.sharding)
-        return pinned | {"forecast": corpora.forecast(pinned["corpora"], spec)}
+        return pinned | {"forecast": corpora.forecast(pinned["corpora"], spec, folders.instruction_tokens(spec.code_of_conduct))}
     if name.startswith("mix/"):
         entry = next(entry for entry in spec.mix if f"mix/{entry.name}" == name)
         return corpora.pin(context, [entry.corpus], spec.sharding)

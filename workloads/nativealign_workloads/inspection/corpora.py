@@ -149,21 +149,25 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-def forecast(facts: list[Json], spec: AlignJobSpec) -> Json:
-    """What the expert will be asked, from the sample of each corpus; before anything is filtered, and without the instructions.
+def forecast(facts: list[Json], spec: AlignJobSpec, instructions: int) -> Json:
+    """What the expert will be asked, from the sample of each corpus, before anything is filtered; first answers only.
 
-    Tokens are estimated as words times TOKENS_PER_WORD; money only where the budget gives prices.
+    Tokens are estimated as words times TOKENS_PER_WORD, and for each chunk the instructions as the engine estimates them; money
+    only where the budget gives prices.
     """
     documents = sum(item["expectedDocuments"] for item in facts)
     words = sum(item["expectedWords"] for item in facts)
     asked = min(documents, spec.seed.documents) if spec.worker else documents
     tokens = round(words * TOKENS_PER_WORD * asked / documents) if documents else 0
-    found = {"documents": documents, "words": words, "expertDocuments": asked, "promptTokens": tokens, "completionTokens": tokens}
-    return found | _money(tokens, spec.expert)
+    chunks = max(asked, math.ceil(tokens / spec.chunking.max_tokens))
+    prompt = tokens + chunks * instructions
+    found = {"documents": documents, "words": words, "expertDocuments": asked, "promptTokens": prompt, "completionTokens": tokens}
+    return found | _money(prompt, tokens, spec.expert)
 
 
-def _money(tokens: int, expert: Expert) -> Json:
+def _money(prompt: int, completion: int, expert: Expert) -> Json:
     budget = expert.openai.budget if expert.openai else None
     if not budget or budget.prompt_usd_per_million_tokens is None or budget.completion_usd_per_million_tokens is None:
         return {}
-    return {"usd": float(tokens * (budget.prompt_usd_per_million_tokens + budget.completion_usd_per_million_tokens) / 1_000_000)}
+    prices = (budget.prompt_usd_per_million_tokens, budget.completion_usd_per_million_tokens)
+    return {"usd": float(prompt * prices[0] + completion * prices[1]) / 1_000_000}

@@ -9,7 +9,9 @@ from nativealign_api.identity import DIGEST_LENGTH, digest
 from nativealign_api.plan import input_prefix, value_at
 from nativealign_workloads.commit import Json, create_first
 from nativealign_workloads.conduct import BUILTIN, conduct_hash, load_conduct
+from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
+from nativealign_workloads.engines.billing import estimated_message_tokens
 from nativealign_workloads.errors import ConfigError, DataError
 from nativealign_workloads.model_files import check_config, check_names
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
@@ -87,6 +89,13 @@ def pin_conduct(context: Context, source: CodeOfConduct) -> Json:
     except AlreadyExists:
         raise ConfigError("StoreDamaged", f"{input_prefix(own)}/conduct.yaml is not what its digest says") from None
     return {"digest": own, "conduct": conduct.name, "source": name}
+
+
+def instruction_tokens(source: CodeOfConduct) -> int:
+    """Tokens of the expert's prompt before any text, as the endpoint's engine estimates them."""
+    data, name = _conduct_text(source)
+    messages = render_messages(load_conduct(data, name), "", "", "expert")
+    return sum(estimated_message_tokens(message["content"]) for message in messages)
 
 
 def _conduct_text(source: CodeOfConduct) -> tuple[bytes, str]:

@@ -9,6 +9,7 @@ GUARDS = {
     "ScriptDrift": "the share of Arabic letters changed, as in a translation",
     "NumberLost": "numbers of the original are gone",
     "NumberInvented": "numbers that the original does not have",
+    "WordLost": "words of the original are gone",
     "UrlLost": "web addresses of the original are gone",
     "LatinNameLost": "names in Latin letters are gone",
     "Repetition": "the rewriting repeats itself",
@@ -35,7 +36,7 @@ MEASURES = {
     "changed": ("Documents changed", "Share of the sampled documents of which at least one character changed."),
     "numbersKept": (
         "Numbers kept",
-        "Share of a document's numbers that its rewriting still has; masked telephone numbers count as lost.",
+        "Share of a document's numbers that its rewriting still has; what the code of conduct removes does not count.",
     ),
     "lengthRatio": ("Length ratio", "Letters after rewriting over letters before."),
     "perplexity": ("Perplexity", "Of the model named in spec.assess.perplexityModel; lower means more predictable text."),
