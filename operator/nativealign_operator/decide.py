@@ -114,8 +114,13 @@ def _start(seen: Seen, decision: Decision, settings: RenderSettings) -> None:
     status.start_time = stamp(seen.now)
     status.pinned.upstream = {name: _pin(seen, name) for name in references(seen.job)}
     status.pinned.images = {WORKLOAD: seen.job.spec.image or settings.image}
-    status.steps = [StepStatus(name=INSPECT)]
+    status.steps = [StepStatus(name=INSPECT, attempt=_first_attempt(seen, INSPECT))]
     decision.events.append(Event("Normal", "Started", "all references are complete; inspecting the inputs"))
+
+
+def _first_attempt(seen: Seen, step: str) -> int:
+    """Past every child that is there already: those of a run whose status was lost tell of that run."""
+    return max((child.attempt + 1 for child in seen.children if child.step == step), default=0)
 
 
 def _pin(seen: Seen, reference: str) -> dict[str, str]:
@@ -210,6 +215,8 @@ def _pin_inputs(seen: Seen, decision: Decision, message: TerminationMessage) -> 
     status.pinned = message.pin(status.pinned)
     steps = _plan(seen.job, status).steps
     status.steps = [status.steps[0], *step_statuses(steps[1:], message.committed)]
+    for step in status.steps[1:]:
+        step.attempt = _first_attempt(seen, step.name)
     status.outputs = {step.name: step.prefix for step in steps if step.digest}
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
@@ -47,7 +47,10 @@ log = logging.getLogger(__name__)
 class Leading:
     """What the leader does. Nothing is carried over from one start to the next: all is listed anew."""
 
-    def __init__(self, cluster: Cluster, settings: OperatorSettings, metrics: Metrics, health: Health) -> None:
+    def __init__(
+        self, cluster: Cluster, settings: OperatorSettings, metrics: Metrics, health: Health, take_signals: Callable[[], None]
+    ) -> None:
+        self._take_signals = take_signals
         self._cluster, self._settings, self._metrics, self._health = cluster, settings, metrics, health
         self._cache, self._board = Cache(), ProgressBoard()
         self._queue: WorkQueue[Key] = WorkQueue()
@@ -60,7 +63,7 @@ class Leading:
         await self._resync_once()
         stop = asyncio.Event()
         tasks: list[Coroutine[Any, Any, None]] = [
-            shell.watch(self._cache, self._notice, self._settings.watch_namespaces, stop),
+            shell.watch(self._cache, self._notice, self._settings.watch_namespaces, stop, self._take_signals),
             self._resync(),
             self._progress(),
             *(self._work(number) for number in range(self._settings.workers)),
@@ -163,14 +166,25 @@ RESYNC_PER_SECOND = 200.0
 """Jobs that a resync makes due in a second."""
 
 
-async def supervise(settings: OperatorSettings, stop: asyncio.Event) -> None:
-    """Runs until `stop` is set."""
+async def supervise(settings: OperatorSettings) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    take_signals()
     metrics, health = Metrics(), Health()
     runner = await serve(health, metrics, settings.port)
     async with ApiClient(await _configuration()) as client:
         cluster = Cluster(client)
+
+        def lead() -> Coroutine[Any, Any, None]:
+            return _lead(lambda: Leading(cluster, settings, metrics, health, take_signals), metrics)
+
         lease = Lease(cluster, settings.namespace, settings.lease_name, settings.identity, settings.lease_seconds)
-        campaign = asyncio.create_task(_campaign(cluster, lease, settings, metrics, health))
+        campaign = asyncio.create_task(_campaign(lease, health, metrics, settings, lead))
         health.ready = True
         waiter = asyncio.create_task(stop.wait())
         await asyncio.wait([campaign, waiter], return_when=asyncio.FIRST_COMPLETED)
@@ -182,7 +196,9 @@ async def supervise(settings: OperatorSettings, stop: asyncio.Event) -> None:
     await runner.cleanup()
 
 
-async def _campaign(cluster: Cluster, lease: Lease, settings: OperatorSettings, metrics: Metrics, health: Health) -> None:
+async def _campaign(
+    lease: Lease, health: Health, metrics: Metrics, settings: OperatorSettings, lead: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
     """Waits for the Lease and leads, again and again."""
 
     def beat() -> None:
@@ -192,7 +208,7 @@ async def _campaign(cluster: Cluster, lease: Lease, settings: OperatorSettings, 
         await lease.acquire(beat)
         log.info("leading as %s", settings.identity)
         metrics.leader.set(1)
-        leading = asyncio.create_task(_lead(cluster, settings, metrics, health))
+        leading = asyncio.create_task(lead())
         try:
             await lease.hold(beat)
             log.warning("the Lease is lost")
@@ -203,13 +219,14 @@ async def _campaign(cluster: Cluster, lease: Lease, settings: OperatorSettings, 
             metrics.leader.set(0)
 
 
-async def _lead(cluster: Cluster, settings: OperatorSettings, metrics: Metrics, health: Health) -> None:
+async def _lead(leading: Callable[[], Leading], metrics: Metrics) -> None:
+    """Leads, and starts again whatever ends it."""
     seconds = RESTART_SECONDS
     clock = asyncio.get_running_loop().time
     while True:
         began = clock()
         try:
-            await Leading(cluster, settings, metrics, health).run()
+            await leading().run()
         except ApiError as error:
             log.warning("starting again: %s", error)
         except Exception as error:
@@ -229,13 +246,6 @@ async def _configuration() -> Configuration:
     return configuration
 
 
-async def _until_signal(settings: OperatorSettings) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await supervise(settings, stop)
-
-
 def main() -> int:
     """Returns the exit code."""
     configure_logs()
@@ -244,5 +254,5 @@ def main() -> int:
     except BadSettings as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USAGE
-    asyncio.run(_until_signal(settings))
+    asyncio.run(supervise(settings))
     return ExitCode.OK

@@ -77,9 +77,17 @@ def settings() -> kopf.OperatorSettings:
     return found
 
 
-async def watch(cache: Cache, notice: Notice, namespaces: tuple[str, ...], stop: asyncio.Event) -> None:
-    """Runs until `stop` is set. Raises whatever ends kopf before that."""
+async def watch(
+    cache: Cache, notice: Notice, namespaces: tuple[str, ...], stop: asyncio.Event, take_signals: Callable[[], None]
+) -> None:
+    """Runs until `stop` is set. Raises whatever ends kopf before that.
+
+    kopf takes the process' signals for itself when it starts; `take_signals` takes them back.
+    """
     where: dict[str, Any] = {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
-    await kopf.operator(registry=registry(cache, notice), settings=settings(), stop_flag=stop, **where)
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(registry=registry(cache, notice), settings=settings(), stop_flag=stop, **where)
+    take_signals()
+    await kopf.run_tasks(tasks, ignored=others)
     if not stop.is_set():
         raise RuntimeError("the watches have ended")

@@ -84,7 +84,8 @@ def test_a_lost_status_is_found_again(site: Site, shared: Operator) -> None:
     assert code == 200, answer
     again = site.finished("AlignJob", "web")
     assert again["outputs"] == first["outputs"]
-    assert site.jobs() == ["aj-web-inspect-list-0"]
+    (job,) = site.jobs()
+    assert job.startswith("aj-web-inspect-list-")
 
 
 def test_a_missing_secret_is_told_and_the_job_goes_on_when_it_comes(site: Site, shared: Operator) -> None:

@@ -96,20 +96,26 @@ def test_looking_twice_changes_nothing(again: list[bool]) -> None:
     assert len(set(seen.created)) == len(seen.created)
 
 
-def test_an_older_status_leads_to_the_same_children() -> None:
-    """A stale read decides the same names, which can exist once."""
+def test_a_stale_read_creates_nothing_new() -> None:
+    """What was decided from an old version must first write the status, and is refused; or it decides names that exist."""
     seen = world()
     old: list[JobStatus] = []
     while not seen.status.completion_time:
         old.append(seen.status.model_copy(deep=True))
         seen.settle()
+        old.append(seen.status.model_copy(deep=True))
         if not seen.status.completion_time:
             seen.complete(seen.words(seen.current, {}, []))
+    fenced = 0
     for status in old:
         past = copy.copy(seen)
         past.job = seen.job.model_copy(update={"status": status})
-        created = [item["metadata"]["name"] for item in decide(past.seen(), SETTINGS).create if item["kind"] == "Job"]
-        assert set(created) <= set(seen.created)
+        decision = decide(past.seen(), SETTINGS)
+        if decision.status.dump() != status.dump():
+            fenced += 1
+            continue
+        assert {item["metadata"]["name"] for item in decision.create if item["kind"] == "Job"} <= set(seen.created)
+    assert fenced
 
 
 def test_a_lost_status_is_found_again_without_an_accelerator() -> None:
@@ -119,6 +125,16 @@ def test_a_lost_status_is_found_again_without_an_accelerator() -> None:
     seen.finish(committed)
     assert seen.status.state == "Complete"
     assert all("nvidia.com/gpu" not in str(job["spec"]) for job in seen.jobs.values())
+
+
+def test_children_of_a_run_whose_status_was_lost_are_not_taken_for_this_runs() -> None:
+    seen = world()
+    seen.finish()
+    seen.job.status = JobStatus()
+    committed = {name: {"counts": {"out": 7}} for name in STEPS[1:]}
+    again = seen.finish(committed)[12:]
+    assert again == ["aj-web-inspect-list-1"]
+    assert seen.status.state == "Complete"
 
 
 # References
