@@ -161,9 +161,7 @@ async def _show_new(remote: Remote, pod: Json, shown: dict[str, int], out: Conso
     shown[uid] = len(lines)
 
 
-async def make_report(
-    context: str | None, namespace: str, name: str, store: str | None, output: Path, out: Console, err: Console
-) -> int:
+async def make_report(context: str | None, namespace: str, name: str, store: str | None, out: Console, err: Console) -> int:
     """Makes the report here, from the object's status and the manifests in the store, which the user must be able to read."""
     async with connected(context, namespace) as remote:
         job = await remote.find(name)

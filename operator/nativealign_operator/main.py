@@ -88,6 +88,8 @@ class Leading:
 
     def _notice(self, key: Key) -> None:
         """Something has happened to a job: it, and those that wait for it, are due."""
+        if key.namespace in self._settings.excluded_namespaces:
+            return
         self._queue.add(key)
         for waiting in self._waiting.pop(key, ()):
             self._queue.add(waiting)
@@ -138,7 +140,8 @@ class Leading:
         for kind in (*KINDS, *shell.CHILDREN):
             for namespace in self._settings.watch_namespaces or ("",):
                 await self._list(kind, namespace)
-        for number, key in enumerate(self._cache.keys(KINDS)):
+        mine = (key for key in self._cache.keys(KINDS) if key.namespace not in self._settings.excluded_namespaces)
+        for number, key in enumerate(mine):
             self._queue.add_after(key, number / RESYNC_PER_SECOND)
 
     async def _list(self, kind: str, namespace: str) -> None:
@@ -216,7 +219,7 @@ async def _campaign(
             leading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await leading
-            metrics.leader.set(0)
+            metrics.clear()
 
 
 async def _lead(leading: Callable[[], Leading], metrics: Metrics) -> None:

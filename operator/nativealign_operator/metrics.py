@@ -43,6 +43,13 @@ class Metrics:
         state, _ = self._known.pop(key, ("", None))
         self._move(key, state, "")
 
+    def clear(self) -> None:
+        """This replica leads no more: the jobs are another's to count."""
+        self._known.clear()
+        self._jobs.clear()
+        self.queue.set(0)
+        self.leader.set(0)
+
     def _count_step(self, step: str, counts: dict[str, int]) -> None:
         if step in ("clean", "dedup"):
             for outcome, number in counts.items():

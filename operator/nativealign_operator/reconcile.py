@@ -112,7 +112,7 @@ class Reconciler:
     async def _act(self, key: Key, value: Json, job: JobObject, decision: Decision) -> None:
         if decision.status.dump() != job.status.dump():
             value = await self._write_status(key, value, decision.status)
-            self._metrics.count(key, decision.status)
+        self._metrics.count(key, decision.status)
         for child in decision.delete:
             await self._delete(key.namespace, child)
         refused = await self._create(key, value, decision)
@@ -122,7 +122,13 @@ class Reconciler:
     async def _write_status(self, key: Key, value: Json, status: JobStatus) -> Json:
         metadata = {name: value["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion")}
         body = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "status": status.dump()}
-        written = await self._cluster.apply_status(path_of(key.kind, key.namespace, key.name), body)
+        path = path_of(key.kind, key.namespace, key.name)
+        try:
+            written = await self._cluster.apply_status(path, body)
+        except ApiError as error:
+            if error.code == HTTPStatus.CONFLICT:  # decided from old news: the next decision has the newest
+                self._cache.put(key.kind, await self._cluster.get(path))
+            raise
         self._cache.put(key.kind, written)
         return written
 

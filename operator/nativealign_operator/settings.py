@@ -31,6 +31,8 @@ class OperatorSettings(BaseModel):
     """The operator's own namespace, where its Lease lies."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces to work in, comma-separated; empty for all."""
+    excluded_namespaces: tuple[str, ...] = ()
+    """Namespaces to leave to another operator, comma-separated; where all others are watched."""
     identity: Annotated[str, Field(min_length=1)]
     """This replica's name, the same after a restart of its container."""
     lease_name: str = "nativealign-operator"
@@ -58,8 +60,9 @@ def from_environment(environment: Mapping[str, str]) -> OperatorSettings:
     try:
         if "store" in given:
             given["store"] = json.loads(given["store"])
-        if "watch_namespaces" in given:
-            given["watch_namespaces"] = tuple(filter(None, given["watch_namespaces"].split(",")))
+        for name in ("watch_namespaces", "excluded_namespaces"):
+            if name in given:
+                given[name] = tuple(filter(None, given[name].split(",")))
         return OperatorSettings.model_validate(given)
     except ValidationError as error:
         problems = [f"{PREFIX}{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]

@@ -1,0 +1,75 @@
+"""The three kinds as a chain on a real control plane, applied in the wrong order, and what the command line says of them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.control_plane.site import SECRET, Site
+from tests.workloads.pipeline import RULES, TINY, TRAINING, make_corpus, nativealign
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+WORKER = {"base": {"fromConfig": TINY}, "train": {"globalBatch": 4, "sequenceLength": 512, "epochs": 1, **TRAINING}}
+PRETRAIN = {
+    "base": {"fromConfig": TINY},
+    "mix": [{"alignJob": "web"}],
+    "sequenceLength": 64,
+    "tokens": 2000,
+    "globalBatch": 4,
+    **TRAINING,
+}
+EVALUATE = {"model": {"pretrainJob": "web"}, "heldOut": {"alignJob": "web"}}
+
+
+def command(site: Site, *arguments: str) -> tuple[int, str]:
+    """The command line as a user of the namespace has it, with the store's keys in the environment."""
+    keys = {"AWS_ACCESS_KEY_ID": site.s3.access_key, "AWS_SECRET_ACCESS_KEY": site.s3.secret_key}
+    environment = {"KUBECONFIG": str(site.plane.kubeconfig), "COLUMNS": "200", **keys}
+    done = nativealign(*arguments, "-n", site.namespace, cwd=site.kubelet.folder, environment=environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path) -> None:
+    site.apply("EvalJob", "web", EVALUATE)
+    site.reaches("EvalJob", "web", "Waiting", "WaitingForInput")
+    site.apply("PretrainJob", "web", PRETRAIN)
+    code, told = command(site, "doctor", "ej/web")
+    assert (code, "wait for it" in told) == (78, True), told
+    store = {"bucket": site.s3.bucket, "endpoint": site.s3.endpoint, "credentialsSecret": {"name": SECRET}}
+    make_corpus(tmp_path, 120)
+    for path in tmp_path.iterdir():
+        site.put(f"{site.namespace}/{path.name}", path.read_bytes())
+    corpora = [{"name": "web", "uri": f"s3://{site.s3.bucket}/{site.namespace}/"}]
+    spec = RULES | {"corpora": corpora, "sharding": {"shards": 2}, "worker": WORKER, "chunking": {"maxTokens": 64}, "store": store}
+    site.apply("AlignJob", "web", spec | {"rewrite": {"maxRetries": 0}})
+    assert site.finished("AlignJob", "web", 240)["state"] == "Complete", site.told()
+    assert site.finished("PretrainJob", "web", 240)["state"] == "Complete", site.told()
+    status = site.finished("EvalJob", "web", 240)
+    assert status["state"] == "Complete", site.told()
+    assert status["steps"][-1]["metrics"]["bits-per-byte"] > 0
+    assert status["pinned"]["upstream"]["PretrainJob/web"]["uid"] == (site.get("PretrainJob", "web") or {})["metadata"]["uid"]
+
+    code, told = command(site, "status")
+    assert (code, told.count("Complete")) == (0, 3), told
+    code, told = command(site, "status", "aj/web", "-o", "json")
+    assert json.loads(told[: told.rindex("}") + 1])["status"]["state"] == "Complete"
+    assert command(site, "wait", "ej/web", "--timeout", "5") == (0, "EvalJob/web: Complete: all steps are committed\n")
+    code, told = command(site, "doctor")
+    assert code == 0, told
+    code, told = command(site, "report", "aj/web")
+    assert code == 0, told
+    assert (site.kubelet.folder / told.strip()).read_text().count("<html") == 1
+    code, told = command(site, "status", "nobody")
+    assert (code, "nobody is unknown in namespace" in told) == (66, True), told
+
+
+def test_a_cluster_that_cannot_be_reached_is_one_line(site: Site) -> None:
+    nowhere = site.kubelet.folder / "nowhere"
+    nowhere.write_text((site.plane.kubeconfig).read_text().replace("https://127.0.0.1:", "https://127.0.0.1:1"))
+    environment = {"KUBECONFIG": str(nowhere), "PATH": os.environ["PATH"]}
+    done = nativealign("status", "-n", "team", cwd=site.kubelet.folder, environment=environment)
+    assert done.returncode in (69, 78)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("the cluster says: GET /apis/nativealign.dev/v1alpha1/namespaces/team/alignjobs")
