@@ -42,6 +42,9 @@ LIST_KEYS: dict[type[BaseModel], str] = {
 }
 """Lists that server-side apply merges by a key; all others belong to one writer as a whole."""
 
+UNSEEN: Json = {"observedGeneration": 0}
+"""What the apiserver shows of an object that the operator has not seen: without it kstatus calls the object current."""
+
 NAME_RULE = Rule(
     "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
     "metadata.name must be at most 63 characters of a-z, 0-9 and '-', and begin and end with a letter or digit",
@@ -114,7 +117,7 @@ def _root(kind: str, entry: Kind) -> Json:
             "kind": {"type": "string", "description": f"{kind}."},
             "metadata": {"type": "object"},
             "spec": object_schema(entry.spec, "validation"),
-            "status": object_schema(JobStatus, "serialization"),
+            "status": object_schema(JobStatus, "serialization") | {"default": UNSEEN},
         },
         "x-kubernetes-validations": rules,
     }

