@@ -9,7 +9,7 @@ SELF = $(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constr
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test lint unit contract workloads golden examples chart generate verify lock bench-memory clean
+.PHONY: help quickstart test lint unit contract workloads golden chart control-plane fault-campaign generate verify lock bench-memory clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +36,7 @@ $(QUICKSTART)/corpus/web.jsonl.gz: $(QUICKSTART)/make_corpus.py $(wildcard $(QUI
 quickstart: $(VENV)/.quickstart $(QUICKSTART)/corpus/web.jsonl.gz ## install, align, pre-train and evaluate a tiny model; prints the report's path
 	$(BIN)/nativealign run $(QUICKSTART)/quickstart.yaml
 
-test: lint unit golden workloads contract chart ## everything that needs no root
+test: lint unit golden workloads contract chart control-plane ## everything that needs no root
 
 lint: $(VENV)/.dev verify ## style, types, import contracts, generated files
 	$(BIN)/ruff check
@@ -58,6 +58,12 @@ contract: $(VENV)/.dev ## the custom resources in a real kube-apiserver
 
 chart: $(VENV)/.dev ## the Helm chart: lint, every rendering, schemas, an installation in a real kube-apiserver
 	$(BIN)/pytest -q tests/chart
+
+control-plane: $(VENV)/.dev ## the operator on a real control plane, with faults
+	$(BIN)/pytest -q tests/control_plane
+
+fault-campaign: $(VENV)/.dev ## every fault at every write and event of the operator (hours); writes docs/reliability.md
+	$(BIN)/python -m tests.control_plane.campaign
 
 generate: $(VENV)/.dev ## write CRDs and the API reference from the models
 	$(BIN)/python -m nativealign_api.generate

@@ -1,0 +1,278 @@
+"""The fault campaign: a job of each kind, and one fault at every write and every event; what is there in the end must be the same.
+
+`python -m tests.control_plane.campaign` runs every point and writes docs/reliability.md; the tests run a seeded part. Pods are
+played: each ends at once with what its phase would say, so that a run takes seconds; the real commands run in the other tests.
+"""
+
+import json
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.s3 import S3Server
+from tests.control_plane.kubelet import NODE, STRATEGIC
+from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
+from tests.control_plane.site import Operator, path_of, start_operator
+from tests.world import World, world
+
+from nativealign_api.kinds import KINDS
+from nativealign_api.messages import pack
+from nativealign_api.vocabulary import API_VERSION, LABEL_PHASE, LABEL_STEP
+
+Json = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+SECONDS = 150.0
+AT_ONCE = 6
+STORE = {"bucket": "alignment", "endpoint": "http://127.0.0.1:9", "credentialsSecret": {"name": "s3"}}
+JOBS: dict[str, Json] = {
+    "AlignJob": {
+        "corpora": [{"name": "web", "uri": "s3://corpora/web/"}],
+        "expert": {"rules": {}},
+        "worker": {"base": {"uri": "s3://models/worker"}},
+    },
+    "PretrainJob": {
+        "base": {"uri": "s3://models/base"},
+        "mix": [{"corpus": {"name": "web", "uri": "s3://corpora/web/"}}],
+        "tokens": "1M",
+    },
+    "EvalJob": {"model": {"uri": "s3://models/base"}, "data": {"uri": "s3://benchmarks"}, "benchmarks": [{"name": "exams-ar"}]},
+}
+TIMES = ("lastTransitionTime", "startTime", "completionTime", "seconds", "stepSeconds", "acceleratorSeconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run left, and what it took."""
+
+    outcome: Json
+    writes: list[str]
+    events: int
+    struck: str
+    twice: list[str]
+    """Children that were created more than once."""
+
+
+class PlayedPods(threading.Thread):
+    """Ends every pod at once, with what its phase says."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        super().__init__(daemon=True)
+        self._plane, self._stop_it = plane, threading.Event()
+        self._words: World = world()
+        self.uids: dict[tuple[str, str], set[str]] = {}
+        """Uids of each Job that had a pod, by namespace and name."""
+
+    def run(self) -> None:
+        connection = self._plane.connect()
+        api = ControlPlane(self._plane.connect, connection, self._plane.token, self._plane.kubeconfig)
+        while not self._stop_it.is_set():
+            try:
+                for pod in api.request("GET", "/api/v1/pods?fieldSelector=status.phase%3DPending")[1]["items"]:
+                    self._end(api, pod)
+            except (OSError, HTTPException):
+                connection.close()
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        self._stop_it.set()
+        self.join(10)
+
+    def _end(self, api: ControlPlane, pod: Json) -> None:
+        metadata = pod["metadata"]
+        (owner,) = metadata["ownerReferences"]
+        self.uids.setdefault((metadata["namespace"], owner["name"]), set()).add(owner["uid"])
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+        api.request(
+            "POST",
+            f"{path}/binding",
+            {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target},
+        )
+        ended = {"exitCode": 0, "reason": "Completed", "message": pack(self._says(metadata["labels"]))}
+        container = {
+            "name": "workload",
+            "image": "x",
+            "imageID": "",
+            "restartCount": 0,
+            "ready": False,
+            "state": {"terminated": ended},
+        }
+        body = {"status": {"phase": "Succeeded", "containerStatuses": [container]}}
+        api.request("PATCH", f"{path}/status", body, form=STRATEGIC)
+
+    def _says(self, labels: Json) -> Json:
+        if labels[LABEL_STEP] == "inspect":
+            inputs = ("corpora", "conduct", "worker.base", "base", "data", "model", "mix/web")
+            pins = self._words.pins() | {
+                "inputs": {name: f"{n + 2:032x}" for n, name in enumerate(inputs)},
+                "shards": {"corpora": 2, "mix/web": 2},
+            }
+            return {"digest": f"{1:032x}", "pinned": pins, "committed": {}, "counts": {"files": 3}}
+        return {"counts": {"out": 7}, "metrics": {"loss": 0.5}} if labels[LABEL_PHASE] == "commit" else {}
+
+
+def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, fault: Fault | None) -> Run:
+    """One job of a kind in a namespace of its own, with an operator and a proxy of its own."""
+    api = ControlPlane(plane.connect, plane.connect(), plane.token, plane.kubeconfig)
+    namespace = str(api.request("POST", "/api/v1/namespaces", {"metadata": {"generateName": "fault-"}})[1]["metadata"]["name"])
+    manifest = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "web"}, "spec": JOBS[kind] | {"store": STORE}}
+    code, answer = api.request("POST", path_of(kind, namespace), manifest)
+    assert code == 201, answer
+    with proxy(plane, fault) as between, operating(api, s3, folder / namespace, namespace, between):
+        _until_finished(api, kind, namespace)
+        outcome = _outcome(api, kind, namespace)
+    twice = [name for (where, name), uids in pods.uids.items() if where == namespace and len(uids) > 1]
+    return Run(outcome, between.writes, between.events, between.struck, twice)
+
+
+@contextmanager
+def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, between: Proxy) -> Iterator[None]:
+    """An operator behind the proxy, which may kill it; it comes back under its name, as a container does."""
+    folder.mkdir(parents=True)
+    config = json.loads(plane.kubeconfig.read_text())
+    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{between.port}"}
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    behind = ControlPlane(plane.connect, plane.connection, plane.token, kubeconfig)
+    settings = {
+        "watch_namespaces": namespace,
+        "lease_name": namespace,
+        "lease_seconds": "3",
+        "resync_seconds": "15",
+        "workers": "2",
+    }
+    current: list[Operator] = []
+
+    def start() -> None:
+        current.append(start_operator(behind, s3, folder, **settings))
+
+    def kill() -> None:
+        current[-1].kill()
+        start()
+
+    between.kill = kill
+    start()
+    try:
+        yield
+    finally:
+        current[-1].kill()
+
+
+def _until_finished(api: ControlPlane, kind: str, namespace: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        status = api.request("GET", path_of(kind, namespace, "web"))[1].get("status") or {}
+        if status.get("completionTime"):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{kind} in {namespace} has not ended after {SECONDS:.0f} s: {json.dumps(status)}")
+
+
+def _outcome(api: ControlPlane, kind: str, namespace: str) -> Json:
+    """The object and its children, without what differs between any two runs."""
+    job = api.request("GET", path_of(kind, namespace, "web"))[1]
+    names = {
+        item: sorted(one["metadata"]["name"] for one in api.request("GET", path_of(item, namespace))[1]["items"])
+        for item in ("Job", "Service")
+    }
+    status = _without_times(job["status"])
+    status["cost"] = None
+    return {"status": status, "spec": job["spec"], **names}
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_times(item) for name, item in value.items() if name not in TIMES}
+    return [_without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def points(kind: str, base: Run) -> list[Fault]:
+    """Every fault at every write and event of the undisturbed run."""
+    counts = {"write": len(base.writes), "event": base.events, "list": len(base.writes)}
+    return [Fault(on, what, number) for on, what in FAULTS for number in range(1, counts[on] + 1)]
+
+
+def chosen(kind: str, base: Run, seed: int) -> list[Fault]:
+    """A part: each kind of fault once, at a point that the seed draws."""
+    draw = random.Random(f"{kind}:{seed}")
+    every = points(kind, base)
+    return [draw.choice([fault for fault in every if (fault.on, fault.what) == pair]) for pair in FAULTS]
+
+
+def differences(base: Run, found: Run) -> list[str]:
+    """What is not as in the undisturbed run."""
+    wrong = [f"{name} created more than once" for name in found.twice]
+    return wrong + [
+        f"{name}: {found.outcome[name]} instead of {base.outcome[name]}"
+        for name in base.outcome
+        if found.outcome[name] != base.outcome[name]
+    ]
+
+
+def try_all(
+    plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, faults: list[Fault], base: Run
+) -> list[tuple[Fault, str, list[str]]]:
+    """Runs every fault, some at a time; the fault, where it struck, and what differs."""
+
+    def attempt(fault: Fault) -> tuple[Fault, str, list[str]]:
+        try:
+            found = run_once(plane, s3, pods, folder, kind, fault)
+        except AssertionError as error:
+            return fault, "", [str(error)]
+        return fault, found.struck, differences(base, found)
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        results = []
+        for number, result in enumerate(threads.map(attempt, faults), 1):
+            print(f"{kind} {number}/{len(faults)} {result[0]} ({result[1]}): {'; '.join(result[2]) or 'equal'}", flush=True)
+            results.append(result)
+    return results
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[tuple[ControlPlane, S3Server, PlayedPods]]:
+    """A control plane with the CRDs and played pods. No store: no command runs."""
+    with control_plane(folder / "plane", controllers=True) as plane:
+        assert plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds")).returncode == 0
+        assert plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s").returncode == 0
+        plane.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+        pods = PlayedPods(plane)
+        pods.start()
+        try:
+            yield plane, S3Server("http://127.0.0.1:9", "none", "none"), pods
+        finally:
+            pods.stop()
+
+
+def main() -> int:
+    """Every point of every kind; writes the table."""
+    rows, bad = [], 0
+    with tempfile.TemporaryDirectory() as name, stage(Path(name)) as (plane, s3, pods):
+        for kind in KINDS:
+            base = run_once(plane, s3, pods, Path(name), kind, None)
+            results = try_all(plane, s3, pods, Path(name), kind, points(kind, base), base)
+            for on, what in FAULTS:
+                of = [result for result in results if (result[0].on, result[0].what) == (on, what)]
+                wrong = sum(bool(result[2]) for result in of)
+                rows.append(f"| {kind} | {on} | {what} | {len(of)} | {sum(bool(result[1]) for result in of)} | {wrong} |")
+                bad += wrong
+    page = ROOT / "docs" / "reliability.md"
+    text = page.read_text()
+    head = "| kind | at every | fault | tried | struck | differing |\n|---|---|---|---|---|---|\n"
+    start, end = text.index("<!-- campaign -->"), text.index("<!-- end -->")
+    page.write_text(text[:start] + "<!-- campaign -->\n" + head + "\n".join(rows) + "\n" + text[end:])
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""A proxy between operator and apiserver that does one bad thing, once: at the n-th write or the n-th watch event.
+
+    write  crash-before, crash-after   the operator is killed before, or after, the apiserver has done it
+           drop                        done, and the answer is lost
+           delay, duplicate            late; done twice
+    event  drop, delay, duplicate      swallowed, late, sent twice
+           stale                       followed by the first version of its object
+           crash                       the operator is killed when it comes
+    list   stale                       at the n-th write the operator is killed, and finds the lists of its first start again
+
+Renewals of the Lease are not counted. One proxy serves one operator.
+"""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from tests.cluster.control_plane import ControlPlane
+
+Json = dict[str, Any]
+DELAY_SECONDS = 3.0
+WRITES = {"POST", "PUT", "PATCH", "DELETE"}
+FAULTS = [
+    *(("write", what) for what in ("crash-before", "crash-after", "drop", "delay", "duplicate")),
+    *(("event", what) for what in ("drop", "delay", "duplicate", "stale", "crash")),
+    ("list", "stale"),
+]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens, and at which write or event (counted from 1)."""
+
+    on: str
+    what: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.on} {self.number}: {self.what}"
+
+
+@dataclass
+class Proxy:
+    """Counts, and does its one fault."""
+
+    upstream: str
+    token: str
+    fault: Fault | None
+    kill: Callable[[], None] = lambda: None
+    """Kills the operator and starts it again."""
+    port: int = 0
+    writes: list[str] = field(default_factory=list)
+    events: int = 0
+    struck: str = ""
+    """Where the fault struck."""
+    _first: dict[str, Json] = field(default_factory=dict)
+    """First version of each object seen in a watch, by uid."""
+    _lists: dict[str, bytes] = field(default_factory=dict)
+    _stale_lists: dict[str, bytes] = field(default_factory=dict)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": request.headers.get("Content-Type", "application/json")}
+        url = f"{self.upstream}{request.raw_path}"
+        if request.query.get("watch"):
+            return await self._watch(request, url, headers)
+        if request.method in WRITES and "/leases" not in request.path:
+            return await self._write(request, url, headers, body)
+        return await self._read(request, url, headers, body)
+
+    async def _send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        async with self._session.request(method, url, headers=headers, data=body or None) as answer:
+            return answer.status, await answer.read()
+
+    async def _read(self, request: web.Request, url: str, headers: dict[str, str], body: bytes) -> web.Response:
+        if request.path in self._stale_lists:
+            return web.Response(body=self._stale_lists.pop(request.path), content_type="application/json")
+        status, content = await self._send(request.method, url, headers, body)
+        if request.method == "GET" and b'"items"' in content:
+            self._lists.setdefault(request.path, content)
+        return web.Response(status=status, body=content, content_type="application/json")
+
+    async def _write(self, request: web.Request, url: str, headers: dict[str, str], body: bytes) -> web.Response:
+        self.writes.append(f"{request.method} {request.path}")
+        what = self._due("write", len(self.writes), self.writes[-1])
+        if self._due("list", len(self.writes), self.writes[-1]):
+            self._stale_lists = dict(self._lists)
+            await self._crash()
+        if what == "crash-before":
+            await self._crash()
+        if what == "delay":
+            await asyncio.sleep(DELAY_SECONDS)
+        status, content = await self._send(request.method, url, headers, body)
+        if what == "duplicate":
+            status, content = await self._send(request.method, url, headers, body)
+        if what in ("crash-after", "drop"):
+            await self._crash() if what == "crash-after" else None
+            assert request.transport
+            request.transport.close()
+        return web.Response(status=status, body=content, content_type="application/json")
+
+    async def _watch(self, request: web.Request, url: str, headers: dict[str, str]) -> web.StreamResponse:
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with self._session.get(url, headers=headers, timeout=timeout) as answer:
+            response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
+            await response.prepare(request)
+            async for line in answer.content:
+                for sent in await self._event(line):
+                    await response.write(sent)
+        return response
+
+    async def _event(self, line: bytes) -> list[bytes]:
+        event = json.loads(line)
+        if event["type"] in ("BOOKMARK", "ERROR"):
+            return [line]
+        self.events += 1
+        metadata = event["object"]["metadata"]
+        first = self._first.setdefault(metadata["uid"], event)
+        what = self._due("event", self.events, f"{event['type']} {event['object'].get('kind')} {metadata['name']}")
+        if what == "crash":
+            await self._crash()
+        if what == "delay":
+            await asyncio.sleep(DELAY_SECONDS)
+        stale = json.dumps({"type": "MODIFIED", "object": first["object"]}).encode() + b"\n"
+        return {"drop": [], "duplicate": [line, line], "stale": [line, stale]}.get(what, [line])
+
+    def _due(self, on: str, number: int, where: str) -> str:
+        if self.fault and (self.fault.on, self.fault.number) == (on, number) and not self.struck:
+            self.struck = where
+            return self.fault.what
+        return ""
+
+    async def _crash(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.kill)
+
+    async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0)) as self._session:
+            app = web.Application(client_max_size=16 << 20)
+            app.router.add_route("*", "/{path:.*}", self.handle)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            ready.set()
+            await stop.wait()
+            await runner.cleanup()
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+
+@contextmanager
+def proxy(plane: ControlPlane, fault: Fault | None) -> Iterator[Proxy]:
+    """A proxy for the time of a block, in a thread of its own."""
+    connection = plane.connection
+    found = Proxy(f"https://{connection.host}:{connection.port}", plane.token, fault)
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    stop = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(found.serve(ready, stop),), daemon=True)
+    thread.start()
+    ready.wait(30)
+    try:
+        yield found
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)

@@ -1,0 +1,34 @@
+"""A seeded part of the fault campaign: each kind of fault once for each kind of job. `make fault-campaign` runs every point."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.s3 import S3Server
+from tests.control_plane.campaign import PlayedPods, chosen, run_once, stage, try_all
+
+from nativealign_api.kinds import KINDS
+
+SEED = int(os.environ.get("NATIVEALIGN_SEED", "1"))
+
+Stage = tuple[ControlPlane, S3Server, PlayedPods]
+
+
+@pytest.fixture(scope="module")
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage(tmp_path_factory.mktemp("campaign")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_fault_of_each_kind_leaves_what_none_leaves(kind: str, set_up: Stage, tmp_path: Path) -> None:
+    plane, s3, pods = set_up
+    base = run_once(plane, s3, pods, tmp_path, kind, None)
+    assert base.outcome["status"]["state"] == "Complete"
+    assert base.twice == []
+    print(f"seed {SEED}")
+    results = try_all(plane, s3, pods, tmp_path, kind, chosen(kind, base, SEED), base)
+    assert [f"{fault}: {wrong}" for fault, _, wrong in results if wrong] == []
+    assert all(struck for _, struck, _ in results)
