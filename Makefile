@@ -60,7 +60,7 @@ chart: $(VENV)/.dev ## the Helm chart: lint, every rendering, schemas, an instal
 	$(BIN)/pytest -q tests/chart
 
 control-plane: $(VENV)/.dev ## the operator on a real control plane, with faults
-	$(BIN)/pytest -q tests/control_plane
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/control_plane
 
 fault-campaign: $(VENV)/.dev ## every fault at every write and event of the operator (hours); writes docs/reliability.md
 	$(BIN)/python -m tests.control_plane.campaign

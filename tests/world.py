@@ -37,6 +37,7 @@ class World:
     progress: dict[str, Progress] = field(default_factory=dict)
     queue: tuple[str, str] | None = None
     deleting: bool = False
+    fresh: bool = True
 
     @property
     def status(self) -> JobStatus:
@@ -57,6 +58,7 @@ class World:
             {name: f"uid-{name}" for name in self.upstream},
             self.progress,
             self.queue,
+            self.fresh,
         )
 
     def child(self, name: str) -> Child:

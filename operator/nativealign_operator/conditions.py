@@ -21,6 +21,8 @@ ENDED = {
     "Failed": (Condition.FAILED, Condition.FINISHED),
     "GateFailed": (Condition.FAILED, Condition.FINISHED),
 }
+ALWAYS = (Condition.READY, Condition.STALLED, Condition.RUNNING)
+"""Conditions that are told also where they are False and never were True."""
 UNWELL = {"Failed", "GateFailed", "Invalid", "Stalled"}
 REASON_LIMIT, MESSAGE_LIMIT = 1024, 4096
 
@@ -44,7 +46,7 @@ def say(status: JobStatus, state: str, reason: str, message: str, now: datetime,
     told = [
         _condition(before.get(kind), kind, truth, reason, message[:MESSAGE_LIMIT], now, status.observed_generation)
         for kind, truth in truths.items()
-        if truth or kind in before or kind in (Condition.READY, Condition.STALLED)
+        if truth or kind in before or kind in ALWAYS
     ]
     kept = [condition for condition in status.conditions if condition.type not in truths]
     status.conditions = told + kept

@@ -56,6 +56,8 @@ class Decision:
     requeue: datetime | None = None
     """When to look again if nothing happens before."""
     events: list[Event] = field(default_factory=list)
+    closer: Child | None = None
+    """A child that has ended and whose pods tell nothing: list its pods and decide again, before anything is done."""
 
     def again(self, at: datetime) -> None:
         """Asks for another look, at the earliest of all that were asked for."""
@@ -152,6 +154,9 @@ def _go_on(seen: Seen, decision: Decision, settings: RenderSettings) -> None:
         if place is None:
             _end(seen, decision)
             return
+        if place.child and not seen.fresh and not _told(place, place.child):
+            decision.closer = place.child
+            return
         if place.child is None or place.child.outcome != "Complete":
             break
         if not _take_results(seen, decision, place, place.child):
@@ -174,6 +179,13 @@ def _place(seen: Seen, status: JobStatus) -> _Place | None:
     planned = _plan(seen.job, status).step(step.name)
     phase = next((phase for phase in planned.phases if phase.name == step.phase), planned.phases[0])
     return _Place(step, planned, phase, seen.child(step.name, phase.name, step.attempt))
+
+
+def _told(place: _Place, child: Child) -> bool:
+    """Whether the pods of a child say what is needed of them, or nothing is needed yet."""
+    if child.outcome == "Failed":
+        return any(pod.phase == "Failed" for pod in child.pods)
+    return child.outcome is None or not place.is_last or any(pod.message for pod in child.pods)
 
 
 def _plan(job: JobObject, status: JobStatus) -> Plan:

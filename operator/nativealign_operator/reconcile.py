@@ -6,6 +6,7 @@ decided again from fresh news. Children go second, under names that can exist on
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
@@ -58,6 +59,10 @@ class Reconciler:
             return await self._invalid(key, value, error)
         seen = await self._observe(key, value, job)
         decision = decide(seen, self._settings)
+        if decision.closer:
+            await self._list_pods(key.namespace, decision.closer)
+            seen = replace(await self._observe(key, value, job), fresh=True)
+            decision = decide(seen, self._settings)
         if not seen.deleting:
             await self._act(key, value, job, decision)
         return self._due(key, decision, seen)
@@ -92,6 +97,12 @@ class Reconciler:
 
     def _children(self, uid: str) -> list[Child]:
         return [read_child(job, self._cache.owned_by(job["metadata"]["uid"], "Pod")) for job in self._cache.owned_by(uid, "Job")]
+
+    async def _list_pods(self, namespace: str, child: Child) -> None:
+        selector = f"batch.kubernetes.io/job-name={child.name}"
+        async for page in self._cluster.pages(path_of("Pod", namespace), selector):
+            for pod in page["items"]:
+                self._cache.put("Pod", pod)
 
     async def _queue(self, namespace: str, children: list[Child]) -> tuple[str, str] | None:
         """What Kueue says of the child that it holds."""

@@ -95,6 +95,8 @@ class Seen:
     """By name of the child."""
     queue: tuple[str, str] | None = None
     """Why Kueue holds the current child: reason and message."""
+    fresh: bool = False
+    """Whether the pods were just listed: a watch of pods may lag behind that of Jobs."""
 
     def child(self, step: str, phase: str, attempt: int) -> Child | None:
         return next((c for c in self.children if (c.step, c.phase, c.attempt) == (step, phase, attempt)), None)

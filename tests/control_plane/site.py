@@ -22,7 +22,7 @@ from nativealign_api.vocabulary import API_VERSION, GROUP, VERSION
 
 Json = dict[str, Any]
 T = TypeVar("T")
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 180.0
 LOOK_SECONDS = 0.1
 SECRET = "s3"
 IMAGE = "registry.example/workloads:test"

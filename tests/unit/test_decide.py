@@ -1,6 +1,7 @@
 """decide: the life of a job, without a cluster. What a user would see in `kubectl get` and `describe`."""
 
 import copy
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_job_goes_through_its_phases_one_after_the_other() -> None:
     expected = [f"aj-web-{step}-{phase}-0" for step, names in zip(STEPS, phases, strict=True) for phase in names]
     assert created == expected
     assert seen.status.state == "Complete"
-    assert truths(seen.status) == {"Ready": "True", "Stalled": "False", "Complete": "True", "Finished": "True"}
+    assert truths(seen.status) == {"Ready": "True", "Stalled": "False", "Running": "False", "Complete": "True", "Finished": "True"}
     assert [(step.name, step.state, step.counts) for step in seen.status.steps[1:]] == [
         (s, "Committed", {"out": 7}) for s in STEPS[1:]
     ]
@@ -79,7 +80,7 @@ def test_a_failed_gate_ends_the_job_also_where_the_step_was_committed_before() -
     again = world()
     again.finish({name: {"failedGates": ["maxFallbackPercent"] if name == "assess" else []} for name in STEPS[1:]})
     assert again.status.state == "GateFailed"
-    assert truths(again.status) == {"Ready": "False", "Stalled": "True", "Failed": "True", "Finished": "True"}
+    assert truths(again.status) == {"Ready": "False", "Stalled": "True", "Running": "False", "Failed": "True", "Finished": "True"}
 
 
 @given(again=st.lists(st.booleans(), max_size=40))
@@ -163,11 +164,11 @@ def test_a_failed_reference_stalls_and_clears_by_itself() -> None:
     seen = world("PretrainJob", PRETRAIN)
     seen.upstream = {"AlignJob/corpus": JobStatus(state="Failed")}
     seen.settle()
-    assert truths(seen.status) == {"Ready": "False", "Stalled": "True"}
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Running": "False"}
     assert ready(seen.status)[0] == "UpstreamFailed"
     seen.upstream = upstream_ready()
     seen.settle()
-    assert truths(seen.status) == {"Ready": "True", "Stalled": "False"}
+    assert truths(seen.status) == {"Ready": "True", "Stalled": "False", "Running": "False"}
 
 
 @pytest.mark.parametrize(("accepted", "state"), [(False, "Stalled"), (True, "Running")])
@@ -239,7 +240,7 @@ def test_a_failed_step_tells_the_cause_of_its_pod() -> None:
     seen.settle()
     assert seen.status.state == "Failed"
     assert ready(seen.status) == ("InputEmpty", "inspect list: s3://corpora/web/*.jsonl matches no file; check the URI")
-    assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Failed": "True", "Finished": "True"}
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Running": "False", "Failed": "True", "Finished": "True"}
     assert seen.events[-1].kind == "Warning"
     seen.settle()
     assert seen.created == ["aj-web-inspect-list-0"]
@@ -309,6 +310,19 @@ def test_a_commit_whose_words_are_lost_is_asked_again() -> None:
     assert seen.status.state == "Complete"
 
 
+@pytest.mark.parametrize("end", [World.complete, World.fail])
+def test_pods_that_tell_nothing_yet_are_looked_at_closer_before_anything_is_done(end: Callable[[World], None]) -> None:
+    """The Job's watch may be ahead of the pods'."""
+    seen = world()
+    seen.settle()
+    end(seen)
+    seen.pods[seen.current], seen.fresh = [], False
+    decision = decide(seen.seen(), SETTINGS)
+    assert decision.closer
+    assert decision.closer.name == seen.current
+    assert (decision.create, decision.delete, decision.status.dump()) == ([], [], seen.status.dump())
+
+
 def test_a_child_that_somebody_deletes_is_created_again_under_its_name() -> None:
     seen = world()
     seen.settle()
@@ -329,7 +343,7 @@ def test_a_pod_that_cannot_start_is_told_at_once_and_stalls_the_job_after_its_de
     assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "ImagePullBackOff")
     seen.wait(61)
     seen.settle()
-    assert truths(seen.status) == {"Ready": "False", "Stalled": "True"}
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Running": "False"}
     assert "waiting for 1m1s" in ready(seen.status)[1]
     seen.run()
     seen.settle()

@@ -48,6 +48,7 @@ class Remembered:
         """`slice_size`: keep the answers after every so many requests; None where the caller keeps them itself."""
         self._engine, self._kept, self._writer, self._slice = engine, kept, writer, slice_size
         self._paid = usage([])
+        self._given = False
         self._begun = (engine.budget.spent_requests, engine.budget.spent_tokens)
 
     @property
@@ -56,6 +57,7 @@ class Remembered:
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         """As the endpoint's. What it raises has left its paid answers in the store."""
+        self._given = True
         known = self._kept.replies
         fresh: dict[tuple[str, int], Reply] = {}
         for part in self._parts([request for request in requests if (request.id, request.attempt) not in known]):
@@ -72,7 +74,8 @@ class Remembered:
 
     def settle(self) -> None:
         """A durable record holds all answers that were given so far."""
-        self._kept.clear()
+        if self._given:
+            self._kept.clear()
 
     def close(self) -> None:
         self._engine.close()

@@ -69,7 +69,7 @@ def measure(metric: str, rows: Sequence[Row]) -> Score:
     sums = cluster_sums([row["questionHash"] for row in rows], counts)
     low, high = percentile_interval(bootstrap(sums, statistic, SEED))
     if low == high:  # every resample is the same: it tells nothing of how far the truth may lie
-        return _score(float(statistic(counts.sum(0, keepdims=True))[0]), None, None, len(rows))
+        low = high = None
     return _score(float(statistic(counts.sum(0, keepdims=True))[0]), low, high, len(rows))
 
 

@@ -90,6 +90,8 @@ def _score(job: Job, name: str, score: Json) -> Json:
 def _interval(metric: str, score: Json) -> str:
     if score["score"] is None:
         return "–"
+    if score["low"] is None:
+        return "not to be had: all answers are alike"
     return f"{shown(metric, score['low'])} to {shown(metric, score['high'])}"
 
 
@@ -101,12 +103,12 @@ def _bits(name: str, score: Json, baseline: Json | None) -> Json:
 def _forest(scores: Json, baseline: Json) -> Markup | None:
     intervals = []
     for name, score in scores.items():
-        if score["metric"] not in FRACTIONS or score["score"] is None:
+        if score["metric"] not in FRACTIONS or score["low"] is None:
             continue
         constants = [(score["views"][v]["score"], wording.VIEWS[v]) for v in CONSTANTS if v in score.get("views", {})]
         intervals.append(figures.Interval(name, score["score"], score["low"], score["high"], "s1", max(constants, default=None)))
         other = baseline.get(name)
-        if other and other["score"] is not None:
+        if other and other["low"] is not None:
             intervals.append(figures.Interval("baseline", other["score"], other["low"], other["high"], "s3"))
     return figures.forest(intervals, "Scores in points of a hundred with 95 % intervals", (0.0, 1.0)) if intervals else None
 
