@@ -23,9 +23,9 @@ class Health:
         """The loop `name` has come round, and will again within `limit` seconds."""
         self._beats[name] = (asyncio.get_running_loop().time(), limit)
 
-    def stop(self, name: str) -> None:
-        """The loop has ended as it should."""
-        self._beats.pop(name, None)
+    def keep_only(self, *names: str) -> None:
+        """All other loops have ended, as they do with a lost Lease."""
+        self._beats = {name: beat for name, beat in self._beats.items() if name in names}
 
     def late(self) -> list[str]:
         """Loops that should have come round."""

@@ -39,6 +39,7 @@ from nativealign_operator.settings import BadSettings, OperatorSettings, from_en
 from nativealign_operator.workqueue import WorkQueue
 
 RESTART_SECONDS, LONGEST_RESTART_SECONDS = 0.2, 2.0
+ELECTION = "election"
 ELECTION_LIMIT, WORKER_LIMIT, QUEUE_LOOK_SECONDS = 60.0, 120.0, 5.0
 """Seconds: how late a loop may be before /healthz fails; how often an idle worker beats."""
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Leading:
                 task.result()
         finally:
             await self._stop(running, stop)
+            self._health.keep_only(ELECTION)
 
     async def _stop(self, running: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
         """Writers first."""
@@ -83,7 +85,7 @@ class Leading:
             task.cancel()
         await asyncio.gather(*writers, return_exceptions=True)
         stop.set()
-        with contextlib.suppress(TimeoutError, Exception):
+        with contextlib.suppress(Exception):
             await asyncio.wait_for(watches, 5)
 
     def _notice(self, key: Key) -> None:
@@ -205,7 +207,7 @@ async def _campaign(
     """Waits for the Lease and leads, again and again."""
 
     def beat() -> None:
-        health.beat("election", ELECTION_LIMIT)
+        health.beat(ELECTION, ELECTION_LIMIT)
 
     while True:
         await lease.acquire(beat)

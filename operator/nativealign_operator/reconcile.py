@@ -176,8 +176,8 @@ class Reconciler:
         await self._cluster.delete(path_of("Job", namespace, child.name), child.uid)
         if child.config_map:
             await self._cluster.delete(path_of("ConfigMap", namespace, child.config_map))
-        if child.step and len(child.pods) > 1:
-            await self._cluster.delete(path_of("Service", namespace, child.name))
+        if child.service:
+            await self._cluster.delete(path_of("Service", namespace, child.service))
 
     async def _tell(self, key: Key, value: Json, event: Event) -> None:
         now = stamp(self._clock())

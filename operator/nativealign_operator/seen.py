@@ -54,6 +54,8 @@ class Child:
     phase: str
     attempt: int
     config_map: str | None
+    service: str | None
+    """The headless Service that its pods are named by, for a gang of several nodes."""
     created: datetime
     started: datetime | None
     """When its pods were first wanted; None while it is suspended."""
@@ -114,6 +116,7 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
         phase=labels.get(LABEL_PHASE, ""),
         attempt=int(labels.get(LABEL_ATTEMPT, "0")),
         config_map=_config_map(spec),
+        service=spec.get("template", {}).get("spec", {}).get("subdomain"),
         created=when(metadata["creationTimestamp"]),
         started=when(status["startTime"]) if status.get("startTime") and not spec.get("suspend") else None,
         finished=when(ended["lastTransitionTime"]) if ended else None,

@@ -387,6 +387,13 @@ def test_the_pods_of_a_lost_node_are_given_up() -> None:
     assert (seen.current, seen.status.steps[2].failures, seen.status.steps[2].disruptions) == ("pj-web-train-train-1", 0, 1)
 
 
+def test_a_child_knows_what_goes_with_it() -> None:
+    seen = pretraining()
+    gang, single = seen.child("pj-web-train-train-0"), seen.child("pj-web-inspect-list-0")
+    assert (gang.service, single.service) == ("pj-web-train-train-0", None)
+    assert str(single.config_map).startswith("pj-web-inspect-list-0-")
+
+
 # The end
 
 

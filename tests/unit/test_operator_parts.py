@@ -1,0 +1,181 @@
+"""The operator's small parts: queue, cache, health, metrics, settings. No cluster, no waiting."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nativealign_api.status import JobStatus, StepStatus
+from nativealign_operator.cache import Cache, Key
+from nativealign_operator.health import Health
+from nativealign_operator.metrics import Metrics
+from nativealign_operator.settings import BadSettings, from_environment
+from nativealign_operator.workqueue import WorkQueue
+
+GOOD = {f"NATIVEALIGN_OPERATOR_{name}": "x" for name in ("IMAGE", "NAMESPACE", "IDENTITY")}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def drain(queue: WorkQueue[str]) -> list[str]:
+    """All keys that are due, each given back at once."""
+    found: list[str] = []
+    while True:
+        try:
+            key = await asyncio.wait_for(queue.get(), 0.001)
+        except TimeoutError:
+            return found
+        found.append(key)
+        queue.done(key)
+
+
+@given(keys=st.lists(st.sampled_from("abc"), max_size=12))
+def test_a_key_waits_once_and_in_order(keys: list[str]) -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    for key in keys:
+        queue.add(key)
+    assert asyncio.run(drain(queue)) == list(dict.fromkeys(keys))
+
+
+def test_a_key_that_is_worked_on_is_due_again_afterwards_and_never_twice_at_once() -> None:
+    async def work() -> None:
+        queue: WorkQueue[str] = WorkQueue(Clock())
+        queue.add("a")
+        key = await queue.get()
+        queue.add("a")
+        assert len(queue) == 0
+        queue.done(key)
+        assert len(queue) == 1
+
+    asyncio.run(work())
+
+
+def test_a_delay_counts_unless_the_key_is_due_earlier() -> None:
+    async def check() -> None:
+        clock = Clock()
+        queue: WorkQueue[str] = WorkQueue(clock)
+        queue.add_after("a", 10)
+        queue.add_after("a", 5)
+        queue.add_after("a", 20)
+        assert await drain(queue) == []
+        clock.now = 5
+        assert await drain(queue) == ["a"]
+        clock.now = 30
+        assert await drain(queue) == []
+
+    asyncio.run(check())
+
+
+def test_failures_in_a_row_wait_longer_each_time_and_never_longer_than_a_minute() -> None:
+    async def waits() -> list[float]:
+        clock = Clock()
+        queue: WorkQueue[str] = WorkQueue(clock)
+        queue.add("a")
+        found = []
+        for _ in range(12):
+            key = await queue.get()
+            queue.done(key, failed=True)
+            found.append(queue._later[0][0] - clock.now)
+            clock.now += 60
+        return found
+
+    found = asyncio.run(waits())
+    assert found[0] <= 0.5
+    assert 30 <= found[-1] <= 60
+
+
+def stored(name: str, version: int, uid: str = "u", owner: str | None = None) -> dict[str, Any]:
+    owners = [{"uid": owner, "controller": True}] if owner else []
+    metadata = {"name": name, "namespace": "n", "uid": uid, "resourceVersion": str(version), "ownerReferences": owners}
+    return {"metadata": metadata, "spec": {"version": version}}
+
+
+@given(versions=st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_an_older_version_never_replaces_a_newer_one(versions: list[int]) -> None:
+    cache = Cache()
+    for version in versions:
+        cache.put("Job", stored("a", version))
+    found = cache.get(Key("Job", "n", "a"))
+    assert found
+    assert found["spec"]["version"] == max(versions)
+
+
+def test_what_is_gone_does_not_come_back_and_its_successor_does() -> None:
+    cache = Cache()
+    cache.put("Job", stored("a", 5, "old", owner="x"))
+    cache.remove("Job", stored("a", 6, "old"))
+    assert not cache.put("Job", stored("a", 4, "old"))
+    assert cache.owned_by("x", "Job") == []
+    assert cache.put("Job", stored("a", 7, "new", owner="x"))
+    assert [item["metadata"]["uid"] for item in cache.owned_by("x", "Job")] == ["new"]
+
+
+def test_a_complete_list_removes_what_it_lacks_but_not_what_is_newer() -> None:
+    cache = Cache()
+    for name, version in (("kept", 3), ("gone", 4), ("newer", 9)):
+        cache.put("Job", stored(name, version, uid=name))
+    cache.prune("Job", "", {"kept"}, version=8)
+    assert {key.name for key in cache.keys(["Job"])} == {"kept", "newer"}
+
+
+def test_healthy_means_that_every_loop_comes_round() -> None:
+    async def check() -> None:
+        health = Health()
+        health.beat("election", 60)
+        health.beat("worker-0", -1)
+        assert health.late() == ["worker-0"]
+        health.keep_only("election")
+        assert health.late() == []
+
+    asyncio.run(check())
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def test_jobs_are_counted_by_kind_and_state_and_steps_once() -> None:
+    metrics, key = Metrics(), Key("AlignJob", "n", "web")
+    committed = StepStatus(name="clean", state="Committed", counts={"out": 5})
+    metrics.count(key, JobStatus(state="Running", steps=[StepStatus(name="clean")]))
+    for _ in range(2):
+        metrics.count(key, JobStatus(state="Complete", steps=[committed]))
+    assert sample(metrics, "nativealign_jobs", kind="AlignJob", state="Running") == 0
+    assert sample(metrics, "nativealign_jobs", kind="AlignJob", state="Complete") == 1
+    assert sample(metrics, "nativealign_steps_committed_total", kind="AlignJob", step="clean") == 1
+    assert sample(metrics, "nativealign_documents_total", step="clean", outcome="out") == 5
+    metrics.forget(key)
+    assert sample(metrics, "nativealign_jobs", kind="AlignJob", state="Complete") == 0
+
+
+def test_a_new_leader_counts_jobs_but_not_the_steps_of_others() -> None:
+    metrics = Metrics()
+    metrics.count(Key("AlignJob", "n", "web"), JobStatus(state="Complete", steps=[StepStatus(name="clean", state="Committed")]))
+    assert sample(metrics, "nativealign_jobs", kind="AlignJob", state="Complete") == 1
+    assert sample(metrics, "nativealign_steps_committed_total", kind="AlignJob", step="clean") == 0
+
+
+def test_settings_come_from_the_environment() -> None:
+    store = {"bucket": "alignment", "endpoint": "http://minio:9000"}
+    more = {"STORE": json.dumps(store), "WATCH_NAMESPACES": "a,b", "EXCLUDED_NAMESPACES": "", "WORKERS": "3"}
+    found = from_environment(GOOD | {f"NATIVEALIGN_OPERATOR_{name}": value for name, value in more.items()})
+    assert (found.watch_namespaces, found.excluded_namespaces, found.workers) == (("a", "b"), (), 3)
+    assert found.rendering.store
+    assert found.rendering.store.bucket == "alignment"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"), [("WORKERS", "many", "WORKERS"), ("STORE", "{", "STORE is not JSON"), ("IMAGE", "", "IMAGE")]
+)
+def test_wrong_settings_are_named(name: str, value: str, words: str) -> None:
+    with pytest.raises(BadSettings, match=words):
+        from_environment(GOOD | {f"NATIVEALIGN_OPERATOR_{name}": value})
