@@ -195,8 +195,8 @@ def test_kubectl_explain_answers_with_the_docstrings(plane: ControlPlane) -> Non
 
 
 def test_every_example_is_accepted_and_means_the_same_as_on_a_laptop(plane: ControlPlane) -> None:
-    files = sorted(EXAMPLES.rglob("*.yaml"))
-    assert files
+    files = [file for file in sorted(EXAMPLES.rglob("*.yaml")) if _holds_jobs(file)]
+    assert len(files) >= 5
     for file in files:
         result = plane.kubectl("create", "--dry-run=server", "-o", "json", "-f", str(file))
         assert result.returncode == 0, f"{file}: {result.stderr}"
@@ -205,6 +205,11 @@ def test_every_example_is_accepted_and_means_the_same_as_on_a_laptop(plane: Cont
         assert [parse_job(manifest).spec for manifest in manifests] == [
             specs.parse(stored["kind"], stored["spec"]).spec for stored in found
         ]
+
+
+def _holds_jobs(file: Path) -> bool:
+    """Not what other tools are told in examples/gitops."""
+    return all(manifest.value.get("kind") in KINDS for manifest in load_manifests(file.read_text(), str(file)))
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
