@@ -15,12 +15,12 @@ from typing import Any
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
 from tests.control_plane.campaign import JOBS, STORE, PlayedPods, run_once
-from tests.control_plane.site import path_of, running_operator
+from tests.control_plane.site import running_operator
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import API_VERSION
+from nativealign_operator.paths import path_of
 
-ROOT = Path(__file__).parents[2]
 COUNT = 1000
 THREADS = 8
 LIMIT_SECONDS = 600.0
@@ -56,8 +56,7 @@ def resident(pid: int) -> float:
 
 def many(folder: Path) -> dict[str, float]:
     with control_plane(folder / "plane", controllers=True) as plane:
-        assert plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds")).returncode == 0
-        assert plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s").returncode == 0
+        plane.install_crds()
         with running_operator(plane, NOWHERE, folder / "operator") as operator:
             began = time.monotonic()
             create_all(plane, COUNT)
@@ -78,8 +77,7 @@ def many(folder: Path) -> dict[str, float]:
 def writes(folder: Path) -> dict[str, float]:
     """API writes of the operator for each child, events included."""
     with control_plane(folder / "small", controllers=True) as plane:
-        assert plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds")).returncode == 0
-        assert plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s").returncode == 0
+        plane.install_crds()
         pods = PlayedPods(plane)
         pods.start()
         runs = {kind: run_once(plane, NOWHERE, pods, folder, kind, None) for kind in KINDS}

@@ -19,6 +19,7 @@ from .build import binary
 from .s3 import free_port
 
 START_SECONDS = 60
+CRDS = Path(__file__).parents[2] / "crds"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class ControlPlane:
         # no user's settings
         env = {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent), "PATH": os.environ["PATH"]}
         return subprocess.run([binary("kubectl"), *arguments], input=given, env=env, capture_output=True, text=True, timeout=60)
+
+    def install_crds(self) -> None:
+        """The generated CRDs, until they are served."""
+        applied = self.kubectl("apply", "--server-side", "-f", str(CRDS))
+        assert applied.returncode == 0, applied.stderr
+        established = self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        assert established.returncode == 0, established.stderr
 
     def request(self, method: str, path: str, body: Any = None, *, form: str = "application/json") -> tuple[int, Any]:
         """Status code and JSON answer of one request; much faster than a kubectl process."""

@@ -1,21 +1,15 @@
 """A real kube-apiserver with the generated CRDs, once for all contract tests."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.cluster.control_plane import ControlPlane, control_plane
-
-CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with control_plane(tmp_path_factory.mktemp("plane")) as plane:
-        applied = plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-        assert applied.returncode == 0, applied.stderr
-        established = plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        assert established.returncode == 0, established.stderr
+        plane.install_crds()
         yield plane
 
 

@@ -22,12 +22,13 @@ from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
 from tests.control_plane.kubelet import NODE, STRATEGIC
 from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
-from tests.control_plane.site import Operator, path_of, start_operator
+from tests.control_plane.site import Operator, start_operator
 from tests.world import World, world
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.messages import pack
 from nativealign_api.vocabulary import API_VERSION, LABEL_PHASE, LABEL_STEP
+from nativealign_operator.paths import path_of
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -243,8 +244,7 @@ def try_all(
 def stage(folder: Path) -> Iterator[tuple[ControlPlane, S3Server, PlayedPods]]:
     """A control plane with the CRDs and played pods. No store: no command runs."""
     with control_plane(folder / "plane", controllers=True) as plane:
-        assert plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds")).returncode == 0
-        assert plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s").returncode == 0
+        plane.install_crds()
         plane.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
         pods = PlayedPods(plane)
         pods.start()

@@ -1,7 +1,6 @@
 """A real control plane with controllers, a real S3 server and a test kubelet, once for all tests of the operator."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.cluster.control_plane import ControlPlane, control_plane
@@ -9,16 +8,11 @@ from tests.cluster.s3 import S3Server, s3_server
 from tests.control_plane.kubelet import TestKubelet, kubelet
 from tests.control_plane.site import Operator, Site, make_namespace, running_operator
 
-CRDS = Path(__file__).parents[2] / "crds"
-
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with control_plane(tmp_path_factory.mktemp("plane"), controllers=True) as plane:
-        applied = plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-        assert applied.returncode == 0, applied.stderr
-        established = plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        assert established.returncode == 0, established.stderr
+        plane.install_crds()
         yield plane
 
 

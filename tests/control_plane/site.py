@@ -18,7 +18,9 @@ from tests.cluster.s3 import S3Server
 from tests.control_plane.kubelet import TestKubelet
 
 from nativealign_api.kinds import KINDS
-from nativealign_api.vocabulary import API_VERSION, GROUP, VERSION
+from nativealign_api.vocabulary import API_VERSION
+from nativealign_operator.conditions import ENDED
+from nativealign_operator.paths import path_of
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -26,15 +28,6 @@ WAIT_SECONDS = 180.0
 LOOK_SECONDS = 0.1
 SECRET = "s3"
 IMAGE = "registry.example/workloads:test"
-ENDED = ("Complete", "Failed", "GateFailed")
-
-
-def path_of(kind: str, namespace: str, name: str = "") -> str:
-    folders = {"Job": "/apis/batch/v1", "Pod": "/api/v1", "ConfigMap": "/api/v1", "Event": "/api/v1", "Service": "/api/v1"}
-    plurals = {"Job": "jobs", "Pod": "pods", "ConfigMap": "configmaps", "Event": "events", "Service": "services"}
-    folder = folders.get(kind, f"/apis/{GROUP}/{VERSION}")
-    plural = plurals[kind] if kind in plurals else KINDS[kind].plural
-    return f"{folder}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
 
 
 @dataclass(frozen=True)
