@@ -54,9 +54,7 @@ class Display:
 
     def step(self, status: StepStatus) -> None:
         self._close()
-        facts = [f"{name} {value:,}" for name, value in status.counts.items()]
-        facts += [f"{name} {value:.4g}" for name, value in status.metrics.items()]
-        self._console.print(f"  {status.name}: {', '.join(facts) or 'done'}  ({status.seconds:.1f} s)", highlight=False)
+        self._console.print(f"  {status.name}: {', '.join(status.facts) or 'done'}  ({status.seconds:.1f} s)", highlight=False)
 
     def finished(self, job: JobObject, report: Path | None) -> None:
         self._close()

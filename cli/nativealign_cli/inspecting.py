@@ -69,9 +69,8 @@ def steps_table(reference: str, status: JobStatus) -> Table:
         "STEP", "STATE", "SECONDS", "COUNTS", "DIGEST", box=None, title=f"{reference}: {status.state}", title_justify="left"
     )
     for step in status.steps:
-        facts = [f"{name} {value:,}" for name, value in step.counts.items()] + [f"{n} {v:.4g}" for n, v in step.metrics.items()]
         seconds = "reused" if step.reused else f"{step.seconds or 0:.1f}"
-        table.add_row(step.name, step.state, seconds, ", ".join(facts), (step.digest or "")[:12])
+        table.add_row(step.name, step.state, seconds, ", ".join(step.facts), (step.digest or "")[:12])
     return table
 
 

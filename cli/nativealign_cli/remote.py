@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -28,7 +28,6 @@ from nativealign_operator.conditions import finished
 from nativealign_operator.paths import path_of
 
 FOLLOW_SECONDS, WAIT_SECONDS = 1.0, 2.0
-T = TypeVar("T")
 
 
 class Refused(Exception):

@@ -29,7 +29,11 @@ ADVICE = {
     "OutOfMemory": "raise resources.memory, or lower batch sizes",
 }
 """What to do, by reason of a condition, a pod or an event."""
-TROUBLES = {"FailedMount", "FailedAttachVolume", "FailedCreate", "FailedScheduling"} | {
+TROUBLES = {
+    "FailedMount",
+    "FailedAttachVolume",
+    "FailedCreate",
+    "FailedScheduling",
     "NodeNotReady",
     "TaintManagerEviction",
     "Evicted",

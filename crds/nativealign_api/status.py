@@ -61,6 +61,12 @@ class StepStatus(StatusModel):
     failed_gates: list[str] = []
     """Gates of the spec that did not pass, by their field."""
 
+    @property
+    def facts(self) -> list[str]:
+        """Counts and metrics for people: `out 1,901`, `loss 0.5`."""
+        counts = [f"{name} {value:,}" for name, value in self.counts.items()]
+        return counts + [f"{name} {value:.4g}" for name, value in self.metrics.items()]
+
     @computed_field(description="progressPercent for people: 41%.")  # type: ignore[prop-decorator]
     @property
     def progress(self) -> str | None:

@@ -218,7 +218,7 @@ def _commit(seen: Seen, decision: Decision, place: _Place, message: TerminationM
     charge(seen.job.model_copy(update={"status": status}), step.name, message.usage)
     if step.name == INSPECT:
         _pin_inputs(seen, decision, message)
-    decision.events.append(Event("Normal", "StepCommitted", f"{step.name}: {headline(step)}"))
+    decision.events.append(Event("Normal", "StepCommitted", f"{step.name}: {', '.join(step.facts) or 'done'}"))
 
 
 def _pin_inputs(seen: Seen, decision: Decision, message: TerminationMessage) -> None:
@@ -238,13 +238,6 @@ def _count_time(status: JobStatus, place: _Place, child: Child, now: datetime) -
     place.step.seconds = (place.step.seconds or 0.0) + seconds
     status.cost.step_seconds += seconds
     status.cost.accelerator_seconds += seconds * place.phase.resources.gpus_per_node * place.phase.parallelism
-
-
-def headline(step: StepStatus) -> str:
-    """`out 1,901, filtered 85`."""
-    facts = [f"{name} {value:,}" for name, value in step.counts.items()]
-    facts += [f"{name} {value:.4g}" for name, value in step.metrics.items()]
-    return ", ".join(facts) or "done"
 
 
 # A phase
