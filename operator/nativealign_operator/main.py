@@ -57,7 +57,7 @@ class Leading:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         """Jobs that wait for a job."""
-        self._reconciler = Reconciler(cluster, self._cache, self._board, metrics, settings.rendering)
+        self._reconciler = Reconciler(cluster, self._cache, self._board, metrics, settings.rendering, self._wait_for)
 
     async def run(self) -> None:
         """Raises whatever ends one of the four; never returns by itself."""
@@ -97,6 +97,10 @@ class Leading:
             self._queue.add(waiting)
         self._metrics.queue.set(len(self._queue))
 
+    def _wait_for(self, key: Key, upstream: list[Key]) -> None:
+        for other in upstream:
+            self._waiting[other].add(key)
+
     async def _work(self, number: int) -> None:
         name = f"worker-{number}"
         while True:
@@ -113,8 +117,6 @@ class Leading:
         failed = True
         try:
             with self._metrics.reconcile_seconds.labels(key.kind).time():
-                for upstream in self._reconciler.upstream_of(key):
-                    self._waiting[upstream].add(key)
                 due = await self._reconciler.reconcile(key)
             failed = False
             if due is not None:

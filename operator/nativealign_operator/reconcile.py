@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Brings one job at a time to where it should be."""
+    """Brings one job at a time to where it should be.
+
+    `wait_for` is told, before upstream jobs are looked at, which a job is waiting for.
+    """
 
     def __init__(
         self,
@@ -41,10 +44,11 @@ class Reconciler:
         board: ProgressBoard,
         metrics: Metrics,
         settings: RenderSettings,
+        wait_for: Callable[[Key, list[Key]], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._cache, self._board, self._metrics = cluster, cache, board, metrics
-        self._settings, self._clock = settings, clock
+        self._settings, self._wait_for, self._clock = settings, wait_for, clock
 
     async def reconcile(self, key: Key) -> float | None:
         """One look at a job; seconds until the next is due at the latest. Raises ApiError where the apiserver does not do."""
@@ -57,6 +61,8 @@ class Reconciler:
             job = KINDS[key.kind].model.model_validate(value)
         except ValidationError as error:
             return await self._invalid(key, value, error)
+        if job.status.start_time is None:
+            self._wait_for(key, [Key(kind, key.namespace, name) for _, kind, name in _referenced(job)])
         seen = await self._observe(key, value, job)
         decision = decide(seen, self._settings)
         if decision.closer:
@@ -66,17 +72,6 @@ class Reconciler:
         if not seen.deleting:
             await self._act(key, value, job, decision)
         return self._due(key, decision, seen)
-
-    def upstream_of(self, key: Key) -> list[Key]:
-        """Jobs that a job waits for before its start."""
-        value = self._cache.get(key)
-        if value is None or (value.get("status") or {}).get("startTime"):
-            return []
-        try:
-            job = KINDS[key.kind].model.model_validate(value)
-        except ValidationError:
-            return []
-        return [Key(kind, key.namespace, name) for _, kind, name in _referenced(job)]
 
     # observe
 
