@@ -9,7 +9,7 @@ SELF = $(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constr
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test lint unit contract workloads golden chart control-plane fault-campaign generate verify lock bench-memory bench-operator clean
+.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign generate verify lock bench-memory bench-operator clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,11 @@ chart: $(VENV)/.dev ## the Helm chart: lint, every rendering, schemas, an instal
 
 control-plane: $(VENV)/.dev ## the operator on a real control plane, with faults
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/control_plane
+
+# in network, mount and process namespaces of its own; the shell collects what the containers leave behind
+e2e: $(VENV)/.dev ## images, chart and quickstart on a real node under containerd (Linux, as root; says what is missing)
+	$(BIN)/python -m tests.cluster.node
+	unshare --net --mount --pid --fork --kill-child --mount-proc sh -c '$(BIN)/pytest -q tests/e2e; exit $$?'
 
 fault-campaign: $(VENV)/.dev ## every fault at every write and event of the operator (hours); writes docs/reliability.md
 	$(BIN)/python -m tests.control_plane.campaign

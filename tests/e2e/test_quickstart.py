@@ -1,0 +1,62 @@
+"""The chart, the images and the quickstart on a real node, as docs/install.md and README.md tell a new user."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.chart.helm import ROOT, helm
+from tests.e2e.conftest import install
+from tests.e2e.people import RELEASE, SYSTEM, Json, Person, Team
+
+QUICKSTART = ROOT / "examples" / "quickstart"
+OVERLAY = ROOT / "examples" / "quickstart-cluster"
+REFERENCES = ("alignjob/quickstart", "pretrainjob/quickstart", "evaljob/quickstart")
+
+
+@pytest.fixture
+def quickstart(team: Team, tmp_path: Path) -> Team:
+    """Inputs in the store, and the three objects applied."""
+    subprocess.run([sys.executable, QUICKSTART / "make_corpus.py", tmp_path / "corpus"], check=True)
+    team.upload("quickstart/corpus", tmp_path / "corpus")
+    team.upload("quickstart/benchmarks", QUICKSTART / "benchmarks")
+    team.member.kubectl("apply", "--kustomize", str(OVERLAY), "--namespace", team.namespace)
+    return team
+
+
+def pods(team: Team) -> dict[str, Json]:
+    """By uid."""
+    return {pod["metadata"]["uid"]: pod for pod in team.admin.get("pods", "-n", team.namespace)["items"]}
+
+
+def digests(job: Json) -> dict[str, str]:
+    return {step["name"]: step["digest"] for step in job["status"]["steps"] if "digest" in step}
+
+
+@pytest.mark.usefixtures("release")
+def test_helm_test_passes(admin: Person) -> None:
+    arguments = ("test", RELEASE, "--namespace", SYSTEM, "--kubeconfig", str(admin.kubeconfig))
+    done = helm("helm", *arguments, folder=admin.home)
+    assert done.returncode == 0, done.stdout + done.stderr + admin.told(SYSTEM)
+
+
+def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, release: Json) -> None:
+    team, member = quickstart, quickstart.member
+    before = team.wait("alignjob/quickstart", "Running", 180)
+    pods_before = pods(team)
+    install(admin, "helm4", release | {"operator": {"workers": 4}})
+    after = [team.wait(reference) for reference in REFERENCES]
+    assert [job["status"]["state"] for job in after] == ["Complete"] * 3, admin.told(team.namespace)
+    assert digests(before).items() <= digests(after[0]).items()
+    assert pods_before.keys() <= pods(team).keys()
+    assert all(pod["status"]["containerStatuses"][0]["restartCount"] == 0 for pod in pods(team).values())
+
+    code, told = member.nativealign("status", "-n", team.namespace)
+    assert (code, told.count("Complete")) == (0, 3), told
+    code, told = member.nativealign("logs", "aj/quickstart", "--step", "rewrite", "-n", team.namespace)
+    assert (code, "rewrite" in told) == (0, True), told
+    code, told = member.nativealign("doctor", "-n", team.namespace)
+    assert code == 0, told
+    code, told = member.nativealign("report", "aj/quickstart", "-n", team.namespace)
+    assert code == 0, told
+    assert "<html" in (member.home / told.strip().splitlines()[-1]).read_text()
