@@ -116,7 +116,7 @@ def _write_settings(folder: Path, plane: ControlPlane) -> None:
     (folder / "containerd.toml").write_text(_containerd(folder))
     hosts = folder / "certs.d" / REGISTRY
     hosts.mkdir(parents=True)
-    (hosts / "hosts.toml").write_text(f'server = "http://{REGISTRY}"\n')
+    (hosts / "hosts.toml").write_text(f'[host."http://{REGISTRY}"]\ncapabilities = ["resolve", "pull"]\n')
     network = folder / "cni"
     network.mkdir()
     (network / "10-bridge.conflist").write_text(json.dumps(_network(folder)))

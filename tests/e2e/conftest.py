@@ -51,7 +51,7 @@ def release(admin: Person, keys: dict[str, str], values: dict[str, object]) -> d
 
 
 def install(admin: Person, tool: str, values: dict[str, object]) -> None:
-    arguments = ("upgrade", "--install", RELEASE, str(CHART), "--namespace", SYSTEM, "--wait", "--timeout", "3m")
+    arguments = ("upgrade", "--install", RELEASE, str(CHART), "--namespace", SYSTEM, "--wait", "--timeout", "100s")
     done = helm(tool, *arguments, "--kubeconfig", str(admin.kubeconfig), folder=admin.home, given=values)
     assert done.returncode == 0, done.stderr + admin.told(SYSTEM)
 
