@@ -73,7 +73,8 @@ class Lease:
         except TimeoutError:
             log.warning("the Lease could not be read or written in %.0f s", self._seconds / 3)
         except ApiError as error:
-            log.warning("the Lease could not be read or written: %s", error)
+            level = logging.DEBUG if error.code == HTTPStatus.CONFLICT else logging.WARNING  # another was faster
+            log.log(level, "the Lease could not be read or written: %s", error)
         return False
 
     async def _take(self) -> bool:

@@ -64,7 +64,7 @@ class Leading:
         await self._resync_once()
         stop = asyncio.Event()
         tasks: list[Coroutine[Any, Any, None]] = [
-            shell.watch(self._cache, self._notice, self._settings.watch_namespaces, stop, self._take_signals),
+            shell.watch(self._cache, self._notice, self._settings, stop, self._take_signals),
             self._resync(),
             self._progress(),
             *(self._work(number) for number in range(self._settings.workers)),

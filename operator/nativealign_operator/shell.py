@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import GROUP, LABEL_JOB, LABEL_KIND, MANAGED_BY, VERSION
 from nativealign_operator.cache import Cache, Json, Key, key_of
+from nativealign_operator.settings import OperatorSettings
 
 CHILDREN = {"Job": ("batch", "v1", "jobs"), "Pod": ("", "v1", "pods")}
 CHILD_SELECTOR = f"app.kubernetes.io/managed-by={MANAGED_BY}"
@@ -78,15 +80,23 @@ def settings() -> kopf.OperatorSettings:
 
 
 async def watch(
-    cache: Cache, notice: Notice, namespaces: tuple[str, ...], stop: asyncio.Event, take_signals: Callable[[], None]
+    cache: Cache, notice: Notice, operator: OperatorSettings, stop: asyncio.Event, take_signals: Callable[[], None]
 ) -> None:
     """Runs until `stop` is set. Raises whatever ends kopf before that.
 
     kopf takes the process' signals for itself when it starts; `take_signals` takes them back.
     """
-    where: dict[str, Any] = {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
+    namespaces = list(operator.watch_namespaces)
+    where: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
     others = asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(registry=registry(cache, notice), settings=settings(), stop_flag=stop, **where)
+    tasks = await kopf.spawn_tasks(
+        registry=registry(cache, notice),
+        settings=settings(),
+        stop_flag=stop,
+        # kopf would ask for the user's name, and a container's user need not have one
+        identity=Identity(operator.identity),
+        **where,
+    )
     take_signals()
     await kopf.run_tasks(tasks, ignored=others)
     if not stop.is_set():

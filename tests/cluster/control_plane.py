@@ -18,6 +18,7 @@ from .s3 import free_port
 from .servers import running, wait_for
 
 LOOPBACK = "127.0.0.1"
+SERVICES = "10.96.0.0/16"
 NODE = "node-0"
 USERS = {"admin": "system:masters", f"system:node:{NODE}": "system:nodes"}
 """Who may come, and the group that says what each may do."""
@@ -150,7 +151,7 @@ def _apiserver_flags(folder: Path, ports: dict[str, int], controllers: bool, add
         f"--secure-port={ports['api']}",
         f"--cert-dir={folder / 'certificates'}",
         f"--token-auth-file={folder / 'tokens.csv'}",
-        "--service-cluster-ip-range=10.96.0.0/16",
+        f"--service-cluster-ip-range={SERVICES}",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={folder / 'sa.pub'}",
         f"--service-account-signing-key-file={folder / 'sa.key'}",

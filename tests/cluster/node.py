@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .build import binary, cache, locked
-from .control_plane import NODE, ControlPlane, control_plane
+from .control_plane import NODE, SERVICES, ControlPlane, control_plane
 from .images import digest, registry
 from .servers import running, wait_for
 
@@ -99,6 +99,8 @@ def _make_bridge() -> None:
         f"link add {BRIDGE} type bridge",
         f"addr add {ADDRESS}/{PODS.rpartition('/')[2]} dev {BRIDGE}",
         f"link set {BRIDGE} up",
+        # kube-proxy turns the addresses of Services only where there is a way to them
+        f"route add {SERVICES} dev {BRIDGE}",
     ):
         subprocess.run(["ip", *command.split()], check=True)
 
