@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import kopf
-from kopf._core.engines.peering import Identity
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import GROUP, LABEL_JOB, LABEL_KIND, MANAGED_BY, VERSION
@@ -94,7 +93,7 @@ async def watch(
         settings=settings(),
         stop_flag=stop,
         # kopf would ask for the user's name, and a container's user need not have one
-        identity=Identity(operator.identity),
+        identity=operator.identity,  # type: ignore[arg-type]  # a NewType of str that kopf does not publish
         **where,
     )
     take_signals()
