@@ -1,9 +1,11 @@
 """Builds the images by buildah from the unchanged Dockerfiles and puts them into a registry, whose storage outlives the test run.
 
 Needs root, buildah and debootstrap. The base image is made by debootstrap under the very name that the Dockerfiles ask for, so no
-image is pulled. Everything lies in the cache of build.py: a second build repeats only the layers whose sources have changed.
+image is pulled. Everything lies in the cache of build.py: a second build repeats only the layers whose sources have changed, and
+all begins anew when what the large layers are made of changes.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +36,9 @@ SYSTEM_CERTIFICATES = "system-certs = true\n"
 def build_all() -> None:
     """Builds what has changed and pushes it as NAME:test."""
     with locked(cache() / "images.lock"), registry(f"127.0.0.1:{free_port()}") as address:
+        for folder in store().parent.iterdir():
+            if folder != store():
+                _remove(folder)
         if not _exists(BASE):
             _build_base()
         for name in DOCKERFILES:
@@ -55,10 +60,27 @@ def build_all() -> None:
             )
 
 
+def store() -> Path:
+    """Where images are kept, by buildah, by the registry and by containerd."""
+    sources = [ROOT / name / "Dockerfile" for name in DOCKERFILES] + sorted((ROOT / "requirements").glob("*.txt"))
+    content = b"".join([SUITE.encode(), PACKAGES.encode(), *(path.read_bytes() for path in sources)])
+    folder = cache() / "images" / hashlib.sha256(content).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    """buildah leaves its storage mounted."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if Path(mount).is_relative_to(folder)), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    shutil.rmtree(folder)
+
+
 @contextmanager
 def registry(address: str) -> Iterator[str]:
     """A registry over the cached storage, at `address` (host:port), for the time of a block."""
-    storage = cache() / "registry"
+    storage = store() / "registry"
     settings = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -83,10 +105,13 @@ def digest(address: str, name: str) -> str:
 
 
 def _build_base() -> None:
-    with TemporaryDirectory(dir=cache()) as folder:
+    with TemporaryDirectory(dir=store()) as folder:
+        # in a mount namespace: it mounts /proc, and may be killed
         root = Path(folder) / "root"
         subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root], check=True, stdout=subprocess.DEVNULL
+            ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         # the image that it stands for lets pip install
         for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
@@ -130,7 +155,7 @@ def _buildah(*arguments: str) -> str:
 
 def _command() -> list[str]:
     """A storage apart from the machine's own, where the name of the base may mean the real one."""
-    home = cache() / "buildah"
+    home = store() / "buildah"
     return ["buildah", f"--root={home / 'storage'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .build import binary, cache, locked
 from .control_plane import NODE, SERVICES, ControlPlane, control_plane
-from .images import digest, registry
+from .images import build_all, digest, registry, store
 from .servers import running, wait_for
 
 BRIDGE, ADDRESS, PODS = "nativealign0", "10.88.0.1", "10.88.0.0/16"
@@ -133,7 +133,7 @@ def _containerd(folder: Path) -> str:
     # restrict_oom_score_adj: without it runc fails where the machine withholds CAP_SYS_RESOURCE
     return f"""
 version = 2
-root = "{cache() / "containerd"}"
+root = "{store() / "containerd"}"
 state = "{folder / "containerd"}"
 [grpc]
   address = "{folder / "containerd.sock"}"
@@ -201,8 +201,6 @@ def prepare() -> None:
     """Builds everything that needs the network, which the test run itself has not."""
     for name in ("kubelet", "kube-scheduler", "kube-proxy", "coredns", "registry", "helm", "helm4"):
         binary(name)
-    from .images import build_all
-
     build_all()
 
 
