@@ -15,7 +15,7 @@ from typing import Any
 
 from .build import binary
 from .s3 import free_port
-from .servers import running, wait_for
+from .servers import Server, running, wait_for
 
 LOOPBACK = "127.0.0.1"
 SERVICES = "10.96.0.0/16"
@@ -36,6 +36,16 @@ class ControlPlane:
     kubeconfig: Path
     node_kubeconfig: Path
     """A kubelet's access."""
+    servers: dict[str, Server] = field(default_factory=dict)
+    """By name."""
+
+    def wait_until_ready(self) -> None:
+        """Also after the apiserver was away."""
+        self.connection.close()
+        wait_for(self._is_ready, "kube-apiserver", self.kubeconfig.parent / "kube-apiserver.log")
+
+    def _is_ready(self) -> bool:
+        return all(self.kubectl("get", "--raw", path).returncode == 0 for path in ("/readyz", "/api/v1/namespaces/default"))
 
     def kubectl(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl, with `given` as its standard input. The caller looks at the return code."""
@@ -76,22 +86,17 @@ def control_plane(folder: Path, *, controllers: bool = False, address: str = LOO
     ports = {"etcd": free_port(), "peer": free_port(), "api": free_port()}
     tokens = {user: secrets.token_hex(16) for user in USERS}
     _write_credentials(folder, address, ports["api"], tokens)
+    flags = {"etcd": _etcd_flags(folder, ports), "kube-apiserver": _apiserver_flags(folder, ports, controllers, address)}
+    flags |= {"kube-controller-manager": _controller_flags(folder, address)} if controllers else {}
+    servers = {name: Server(name, [binary(name), *given], folder) for name, given in flags.items()}
+    connect = partial(_connection, ports["api"])
+    plane = ControlPlane(connect, connect(), tokens["admin"], folder / "kubeconfig", folder / "node.kubeconfig", servers)
     with ExitStack() as stack:
-        stack.enter_context(running("etcd", [binary("etcd"), *_etcd_flags(folder, ports)], folder))
-        apiserver = [binary("kube-apiserver"), *_apiserver_flags(folder, ports, controllers, address)]
-        stack.enter_context(running("kube-apiserver", apiserver, folder))
-        connect = partial(_connection, ports["api"])
-        plane = ControlPlane(connect, connect(), tokens["admin"], folder / "kubeconfig", folder / "node.kubeconfig")
-        ready = partial(_is_ready, plane)
-        wait_for(ready, "kube-apiserver", folder / "kube-apiserver.log")
-        if controllers:
-            manager = [binary("kube-controller-manager"), *_controller_flags(folder, address)]
-            stack.enter_context(running("kube-controller-manager", manager, folder))
+        for name, server in servers.items():
+            stack.enter_context(running(server))
+            if name == "kube-apiserver":
+                plane.wait_until_ready()
         yield plane
-
-
-def _is_ready(plane: ControlPlane) -> bool:
-    return all(plane.kubectl("get", "--raw", path).returncode == 0 for path in ("/readyz", "/api/v1/namespaces/default"))
 
 
 def _write_credentials(folder: Path, address: str, port: int, tokens: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from .build import binary, cache, locked
 from .s3 import free_port
-from .servers import running, wait_for
+from .servers import Server, running, wait_for
 
 ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
@@ -91,8 +91,8 @@ def registry(address: str) -> Iterator[str]:
         file = Path(folder) / "registry.yaml"
         file.write_text(json.dumps(settings))
         environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
-        with running("registry", [binary("registry"), "serve", file], Path(folder), environment):
-            wait_for(lambda: _answers(f"http://{address}/v2/"), "registry")
+        with running(Server("registry", [binary("registry"), "serve", file], Path(folder), environment)) as server:
+            wait_for(lambda: _answers(f"http://{address}/v2/"), "registry", server.log)
             yield address
 
 

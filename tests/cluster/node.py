@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .build import binary, cache, locked
 from .control_plane import NODE, SERVICES, ControlPlane, control_plane
 from .images import build_all, digest, registry, store
-from .servers import running, wait_for
+from .servers import Server, running, wait_for
 
 BRIDGE, ADDRESS, PODS = "nativealign0", "10.88.0.1", "10.88.0.0/16"
 """A node's address must not be loopback, so it is the bridge's."""
@@ -34,26 +34,12 @@ class Cluster:
     """The control plane and its one node."""
 
     plane: ControlPlane
-    folder: Path
-    _kubelet: ExitStack = field(default_factory=ExitStack)
+    kubelet: Server
+    """Stopped, its pods run on, as on a node that has lost its way to the apiserver."""
 
     def image(self, name: str) -> tuple[str, str]:
         """Repository and digest of one of images.IMAGES."""
         return f"{REGISTRY}/{name}", digest(REGISTRY, name)
-
-    def start_kubelet(self) -> None:
-        flags = [
-            f"--config={self.folder / 'kubelet.yaml'}",
-            f"--kubeconfig={self.plane.node_kubeconfig}",
-            f"--hostname-override={NODE}",
-            f"--root-dir={self.folder / 'kubelet'}",
-            f"--node-ip={ADDRESS}",
-        ]
-        self._kubelet.enter_context(running("kubelet", [binary("kubelet"), *flags], self.folder))
-
-    def stop_kubelet(self) -> None:
-        """Its pods run on, as on a node that has lost its way to the apiserver."""
-        self._kubelet.close()
 
     def is_ready(self) -> bool:
         shown = self.plane.kubectl("get", "node", NODE, "--output=jsonpath={.status.conditions[?(@.type=='Ready')].status}")
@@ -84,12 +70,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         # names of Services mean the same here as in a pod
         subprocess.run(["mount", "--bind", folder / "resolv.conf", "/etc/resolv.conf"], check=True)
         for name, command in _servers(folder, plane).items():
-            stack.enter_context(running(name, command, folder))
+            stack.enter_context(running(Server(name, command, folder)))
         wait_for((folder / "containerd.sock").exists, "containerd", folder / "containerd.log")
-        found = Cluster(plane, folder)
-        stack.callback(found.stop_kubelet)
-        found.start_kubelet()
-        wait_for(found.is_ready, "kubelet", folder / "kubelet.log", seconds=120)
+        found = Cluster(plane, stack.enter_context(running(Server("kubelet", _kubelet_command(folder, plane), folder))))
+        wait_for(found.is_ready, "kubelet", found.kubelet.log)
         yield found
 
 
@@ -112,6 +96,17 @@ def _servers(folder: Path, plane: ControlPlane) -> dict[str, list[str | Path]]:
         "kube-proxy": [binary("kube-proxy"), "--config", folder / "kube-proxy.yaml"],
         "coredns": [binary("coredns"), "-conf", folder / "Corefile"],
     }
+
+
+def _kubelet_command(folder: Path, plane: ControlPlane) -> list[str | Path]:
+    return [
+        binary("kubelet"),
+        f"--config={folder / 'kubelet.yaml'}",
+        f"--kubeconfig={plane.node_kubeconfig}",
+        f"--hostname-override={NODE}",
+        f"--root-dir={folder / 'kubelet'}",
+        f"--node-ip={ADDRESS}",
+    ]
 
 
 def _write_settings(folder: Path, plane: ControlPlane) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 60
@@ -12,21 +13,42 @@ STOP_SECONDS = 10
 LOOK_SECONDS = 0.1
 
 
-@contextmanager
-def running(
-    name: str, command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that writes to `folder`/NAME.log, until the block ends."""
-    with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    try:
-        yield process
-    finally:
-        process.terminate()
+@dataclass
+class Server:
+    """A process that writes to `folder`/NAME.log, and that a test may stop and start again."""
+
+    name: str
+    command: Sequence[str | Path]
+    folder: Path
+    environment: Mapping[str, str] | None = None
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.environment)
+
+    def stop(self) -> None:
+        """Asked first, then killed."""
+        assert self.process
+        self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-        process.kill()
-        process.wait()
+            self.process.wait(STOP_SECONDS)
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Started, until the block ends."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def wait_for(look: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS) -> None:

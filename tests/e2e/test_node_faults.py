@@ -36,11 +36,11 @@ def running(team: Team) -> dict[str, Json]:
 def test_a_killed_kubelet_is_recovered_from(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
     apply(team, "AlignJob", "web", corpus)
     wait_for(lambda: bool(running(team)), "pod", seconds=120)
-    node.stop_kubelet()
+    node.kubelet.stop()
     wait_for(lambda: not node.is_ready(), "loss of the node", seconds=120)
     lost = partial(_deleted, team, set(running(team)))
     wait_for(lost, "eviction of the pods", seconds=120)
-    node.start_kubelet()
+    node.kubelet.start()
     job = team.wait("alignjob/web")
     assert job["status"]["state"] == "Complete", admin.told(team.namespace)
     assert not any(step.get("failures") for step in job["status"]["steps"])
