@@ -1,6 +1,9 @@
 """What happens to running pods, and to the job, when parts of the cluster fail under a real kubelet."""
 
 import json
+import os
+import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from tests.e2e.people import Json, Person, Team
 from tests.workloads.pipeline import RULES, make_corpus, manifest_of
 
 LOST_SECONDS = 10
+OUTAGE_SECONDS = 30
+BACK_SECONDS = 15
 
 
 def apply(team: Team, kind: str, name: str, spec: Json) -> None:
@@ -44,6 +49,36 @@ def test_a_killed_kubelet_is_recovered_from(node: Cluster, team: Team, corpus: J
     job = team.wait("alignjob/web")
     assert job["status"]["state"] == "Complete", admin.told(team.namespace)
     assert not any(step.get("failures") for step in job["status"]["steps"])
+
+
+def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
+    """Pods run on; the operator is at work within 15 s of the apiserver's return."""
+    apply(team, "AlignJob", "web", corpus)
+    wait_for(lambda: bool(running(team)), "pod", seconds=120)
+    before = running(team)
+    apiserver = node.plane.servers["kube-apiserver"]
+    kill_operators()
+    apiserver.stop()
+    time.sleep(OUTAGE_SECONDS)
+    apiserver.start()
+    node.plane.wait_until_ready()
+    back = time.monotonic()
+    apply(team, "AlignJob", "later", corpus)
+    wait_for(lambda: "aj-later-inspect-list-0" in team.admin.kubectl("get", "jobs", "-n", team.namespace), "operator")
+    seconds = time.monotonic() - back
+    assert team.wait("alignjob/web")["status"]["state"] == "Complete", admin.told(team.namespace)
+    assert team.wait("alignjob/later")["status"]["state"] == "Complete", admin.told(team.namespace)
+    after = {pod["metadata"]["uid"]: pod["status"] for pod in team.admin.get("pods", "-n", team.namespace)["items"]}
+    assert all(after[uid]["phase"] == "Succeeded" for uid in before)
+    assert not [uid for uid, status in after.items() if status["containerStatuses"][0]["restartCount"]]
+    assert seconds < BACK_SECONDS
+
+
+def kill_operators() -> None:
+    """SIGKILL, from outside of their containers."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        if path.read_bytes().endswith(b"-m\0nativealign_operator\0"):
+            os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def _deleted(team: Team, uids: set[str]) -> bool:
