@@ -43,9 +43,9 @@ class Cluster:
         """An answer that is no JSON, e.g. a log."""
         return await self._send("GET", path, None, JSON)
 
-    async def pages(self, path: str, label_selector: str = "") -> AsyncIterator[Json]:
+    async def pages(self, path: str, label_selector: str = "", field_selector: str = "") -> AsyncIterator[Json]:
         """A list in pages: `items` without kind and apiVersion, as lists are, and `metadata.resourceVersion`, which all share."""
-        query = {"limit": str(PAGE), "labelSelector": label_selector}
+        query = {"limit": str(PAGE), "labelSelector": label_selector, "fieldSelector": field_selector}
         while True:
             page = await self._request("GET", path, query=query)
             yield page

@@ -21,7 +21,7 @@ from nativealign_api.vocabulary import ExitCode
 from nativealign_operator.conditions import UNWELL, finished, say, stamp
 from nativealign_operator.pod import Json
 from nativealign_operator.render import RenderSettings, render_phase
-from nativealign_operator.seen import Child, Pod, Seen
+from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen
 
 WORKLOAD = "workload"
 """Key of the workload image in `status.pinned.images`."""
@@ -31,8 +31,8 @@ MAX_DISRUPTIONS = 100
 """Disrupted attempts of one step: they count against no limit of the user's, but a cluster that needs more is unwell."""
 DEADLINE = "DeadlineExceeded"
 """Reason of a Job whose active deadline has passed."""
-PENDING_GRACE_SECONDS = 5
-"""A pod needs a moment to start; before that its reason would only flicker."""
+EVENTS_SECONDS = 15
+"""Between two looks at a child that does not start and whose pods do not say why: no watch tells of events."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,8 @@ def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> Non
     began = child.started or child.created
     waited = seen.now - began
     deadline = began + timedelta(seconds=seen.job.spec.deadlines.start_seconds)
-    cause = next((pod.waiting for pod in child.pods if pod.waiting), None)
+    own = next((pod.waiting for pod in child.pods if pod.waiting), None)
+    cause = own or seen.trouble
     name = f"{place.step.name} {place.phase.name}"
     if cause is None and waited < timedelta(seconds=PENDING_GRACE_SECONDS):
         decision.again(began + timedelta(seconds=PENDING_GRACE_SECONDS))
@@ -336,7 +337,9 @@ def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> Non
     late = seen.now >= deadline and child.succeeded == 0
     if not late:
         decision.again(deadline)
-    since = f"; waiting for {duration(waited.total_seconds())}" if late else ""
+    if own is None:
+        decision.again(seen.now + timedelta(seconds=EVENTS_SECONDS))
+    since = f"; waiting since {stamp(began)}" if late else ""
     _say(seen, decision, "Stalled" if late else "Waiting", reason, f"{name}: {message}{since}")
 
 

@@ -23,7 +23,7 @@ from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
 from nativealign_operator.progress import ProgressBoard
 from nativealign_operator.render import RenderSettings
-from nativealign_operator.seen import Child, Seen, read_child
+from nativealign_operator.seen import Child, Seen, read_child, silent, trouble
 
 COMPONENT = "nativealign-operator"
 REFUSED_SECONDS = 30.0
@@ -88,6 +88,7 @@ class Reconciler:
             upstream_uids={name: found["metadata"]["uid"] for name, found in there.items()},
             progress=self._board.of(key),
             queue=await self._queue(key.namespace, children),
+            trouble=await self._trouble(key.namespace, children),
         )
 
     def _children(self, uid: str) -> list[Child]:
@@ -110,6 +111,19 @@ class Reconciler:
                 return next((_queue_reason(workload) for workload in page["items"]), None)
         except ApiError as error:
             if error.code not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
+                raise
+        return None
+
+    async def _trouble(self, namespace: str, children: list[Child]) -> tuple[str, str] | None:
+        """What a kubelet or the Job controller tells in events alone."""
+        uid = silent(children, self._clock())
+        if uid is None:
+            return None
+        try:
+            pages = self._cluster.pages(path_of("Event", namespace), field_selector=f"involvedObject.uid={uid}")
+            return trouble([event async for page in pages for event in page["items"]])
+        except ApiError as error:
+            if error.code != HTTPStatus.FORBIDDEN:
                 raise
         return None
 

@@ -344,10 +344,60 @@ def test_a_pod_that_cannot_start_is_told_at_once_and_stalls_the_job_after_its_de
     seen.wait(61)
     seen.settle()
     assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Running": "False"}
-    assert "waiting for 1m1s" in ready(seen.status)[1]
+    assert "waiting since 2026-01-01T00:00:00Z" in ready(seen.status)[1]
     seen.run()
     seen.settle()
     assert (seen.status.state, truths(seen.status)["Stalled"]) == ("Running", "False")
+
+
+@pytest.mark.parametrize("reason", ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"])
+def test_a_cause_that_only_events_tell_is_told_and_stalls_the_job_until_it_is_gone(reason: str) -> None:
+    """A pod whose volume cannot be mounted, or without a network, stays ContainerCreating."""
+    seen = world(spec=ALIGN | {"deadlines": {"startSeconds": 60}})
+    seen.settle()
+    seen.pend("ContainerCreating")
+    pod = seen.pods[seen.current][0]["metadata"]["uid"]
+    seen.tell(pod, reason, 'MountVolume.SetUp failed for volume "nativealign": secret "minio" not found')
+    seen.settle()
+    assert ready(seen.status)[0] == "PodsCreated"
+    seen.wait(10)
+    decision = seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", reason)
+    assert 'secret "minio" not found' in ready(seen.status)[1]
+    assert decision.requeue is not None
+    assert decision.requeue <= seen.now + timedelta(seconds=30)
+    seen.wait(60)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Stalled", reason)
+    before, told = seen.status.dump(), len(seen.events)
+    seen.wait(60)
+    assert seen.settle().requeue
+    assert (seen.status.dump(), len(seen.events)) == (before, told)
+    seen.tell(pod, "Pulling", "Pulling image")
+    seen.settle()
+    assert ready(seen.status)[0] == "PodsPending"
+    seen.run()
+    seen.settle()
+    assert seen.status.state == "Running"
+
+
+def test_a_quota_that_refuses_every_pod_is_told() -> None:
+    seen = world()
+    seen.settle()
+    seen.tell(f"uid-{seen.current}", "FailedCreate", "exceeded quota: compute")
+    seen.wait(10)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "FailedCreate")
+
+
+def test_a_pods_own_word_counts_before_its_events() -> None:
+    seen = world()
+    seen.settle()
+    seen.pend("ImagePullBackOff", "no such image")
+    seen.tell(seen.pods[seen.current][0]["metadata"]["uid"], "FailedMount", "it took a moment")
+    seen.wait(10)
+    seen.settle()
+    assert ready(seen.status)[0] == "ImagePullBackOff"
 
 
 def test_kueue_is_named_as_the_reason_to_wait() -> None:
