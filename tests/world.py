@@ -12,7 +12,7 @@ from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.conditions import stamp
 from nativealign_operator.decide import Decision, Event, decide
 from nativealign_operator.render import RenderSettings
-from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, read_child, silent, trouble
+from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, Stranger, read_child, silent, trouble
 
 Json = dict[str, Any]
 SETTINGS = RenderSettings("registry.example/workloads@sha256:" + "0" * 64)
@@ -38,6 +38,7 @@ class World:
     queue: tuple[str, str] | None = None
     told: dict[str, list[Json]] = field(default_factory=dict)
     """Events by uid of what they are about."""
+    stranger: Stranger | None = None
     deleting: bool = False
     fresh: bool = True
 
@@ -62,6 +63,7 @@ class World:
             self.progress,
             self.queue,
             trouble(self.told.get(silent(children, self.now) or "", [])),
+            self.stranger,
             self.fresh,
         )
 

@@ -21,7 +21,7 @@ from nativealign_api.vocabulary import ExitCode
 from nativealign_operator.conditions import UNWELL, finished, say, stamp
 from nativealign_operator.pod import Json
 from nativealign_operator.render import RenderSettings, render_phase
-from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen
+from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen, Stranger
 
 WORKLOAD = "workload"
 """Key of the workload image in `status.pinned.images`."""
@@ -33,6 +33,12 @@ DEADLINE = "DeadlineExceeded"
 """Reason of a Job whose active deadline has passed."""
 EVENTS_SECONDS = 15
 """Between two looks at a child that does not start and whose pods do not say why: no watch tells of events."""
+
+
+NAME_CONFLICT = "NameConflict"
+"""Reason of a job whose next child's name somebody else's object has."""
+LEAVING_SECONDS, CONFLICT_SECONDS = 2, 30
+"""Between two looks at such an object: while it goes, and while it stays."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +265,9 @@ def _look_after(seen: Seen, decision: Decision, place: _Place, settings: RenderS
 
 def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSettings) -> None:
     step = place.step
+    if seen.stranger:
+        _make_way(seen, decision, place, seen.stranger)
+        return
     if step.state == "Suspended":  # what was stopped goes on as the next attempt
         step.attempt += 1
     not_before = _backoff_ends(seen, place)
@@ -271,6 +280,17 @@ def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSetti
     job = seen.job.model_copy(update={"status": decision.status})
     rendered = render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=step.attempt), image)
     decision.create = rendered.objects()
+
+
+def _make_way(seen: Seen, decision: Decision, place: _Place, stranger: Stranger) -> None:
+    """Another's object is never touched: it goes by itself, or its owner must decide."""
+    name = f"{place.step.name} {place.phase.name}"
+    if stranger.leaving:
+        _say(seen, decision, "Waiting", NAME_CONFLICT, f"{name}: {stranger.name} is of an earlier object and not gone yet")
+    else:
+        what = f"{stranger.name} is needed and is another's; delete it, or create this job under another name"
+        _say(seen, decision, "Stalled", NAME_CONFLICT, f"{name}: {what}")
+    decision.again(seen.now + timedelta(seconds=LEAVING_SECONDS if stranger.leaving else CONFLICT_SECONDS))
 
 
 def _backoff_ends(seen: Seen, place: _Place) -> datetime | None:
@@ -480,11 +500,12 @@ SILENT = {"Running", "Waiting", "Retrying"}
 
 def _say(seen: Seen, decision: Decision, state: str, reason: str, message: str, *, pods_run: bool = False) -> None:
     """Puts the state into the status; a new one, or a stalled job's new reason, is an event."""
-    before = decision.status.state, _reason(decision.status)
+    before = decision.status.state, ready_reason(decision.status)
     say(decision.status, state, reason, message, seen.now, pods_run=pods_run)
     if before != (state, reason) and not (state in SILENT and before[0] in SILENT):
         decision.events.append(Event("Warning" if state in UNWELL else "Normal", reason, message))
 
 
-def _reason(status: JobStatus) -> str:
+def ready_reason(status: JobStatus) -> str:
+    """Why the job is or is not ready."""
     return next((c.reason for c in status.conditions if c.type == "Ready"), "")

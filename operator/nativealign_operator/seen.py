@@ -81,6 +81,16 @@ class Child:
 
 
 @dataclass(frozen=True)
+class Stranger:
+    """An object of somebody else's under a name that a child of the job needs."""
+
+    name: str
+    """kind/name."""
+    leaving: bool
+    """Whether it goes by itself: it is being deleted, or was made for an earlier job of the same name."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """What the pods of a child said last."""
 
@@ -108,6 +118,8 @@ class Seen:
     """Why Kueue holds the current child: reason and message."""
     trouble: tuple[str, str] | None = None
     """Why the current child does not start, as events tell it: reason and message. None where a pod's own status says why."""
+    stranger: Stranger | None = None
+    """What has the name of the next child."""
     fresh: bool = False
     """Whether the pods were just listed: a watch of pods may lag behind that of Jobs."""
 
@@ -140,6 +152,16 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
         succeeded=status.get("succeeded", 0),
         pods=tuple(sorted(map(read_pod, pods), key=lambda pod: (pod.index, pod.name))),
     )
+
+
+def read_stranger(value: Json, kind: str, job: JobObject) -> Stranger | None:
+    """Who has a child's name; None if it is this job's own."""
+    metadata = value["metadata"]
+    owner: Json = next((owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), {})
+    if owner.get("uid") == job.metadata.uid:
+        return None
+    earlier = (owner.get("kind"), owner.get("name")) == (job.kind, job.metadata.name)
+    return Stranger(f"{kind}/{metadata['name']}", leaving=earlier or "deletionTimestamp" in metadata)
 
 
 def read_pod(pod: Json) -> Pod:

@@ -11,7 +11,7 @@ from tests.world import ALIGN, PRETRAIN, SETTINGS, World, digest, world
 
 from nativealign_api.status import JobStatus, StepStatus
 from nativealign_operator.decide import MAX_DISRUPTIONS, decide
-from nativealign_operator.seen import Progress
+from nativealign_operator.seen import Progress, Stranger, read_stranger
 
 STEPS = ["inspect", "clean", "dedup", "rewrite", "assess"]
 
@@ -136,6 +136,67 @@ def test_children_of_a_run_whose_status_was_lost_are_not_taken_for_this_runs() -
     again = seen.finish(committed)[12:]
     assert again == ["aj-web-inspect-list-1"]
     assert seen.status.state == "Complete"
+
+
+# Names
+
+
+def test_a_name_that_another_has_stalls_the_job_until_it_is_free() -> None:
+    seen = world()
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.stranger = Stranger("Job/aj-web-clean-filter-0", leaving=False)
+    decision = seen.settle()
+    assert seen.created == ["aj-web-inspect-list-0"]
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Running": "False"}
+    reason, message = ready(seen.status)
+    assert (reason, "Job/aj-web-clean-filter-0" in message, "delete it" in message) == ("NameConflict", True, True)
+    assert decision.requeue
+    seen.wait(60)
+    seen.settle()
+    assert [event.reason for event in seen.events].count("NameConflict") == 1
+    seen.stranger = None
+    assert seen.finish()[1] == "aj-web-clean-filter-0"
+    assert seen.status.state == "Complete"
+
+
+def test_a_name_that_another_has_when_the_job_is_resumed_costs_no_attempts() -> None:
+    seen = world()
+    seen.settle()
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
+    seen.settle()
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": False})
+    seen.stranger = Stranger("Job/aj-web-inspect-list-1", leaving=False)
+    for _ in range(3):
+        seen.wait(60)
+        seen.settle()
+    seen.stranger = None
+    seen.settle()
+    assert seen.current == "aj-web-inspect-list-1"
+
+
+def test_what_is_left_of_an_earlier_object_is_waited_for_without_alarm() -> None:
+    seen = world()
+    seen.stranger = Stranger("Job/aj-web-inspect-list-0", leaving=True)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "NameConflict")
+    assert [event.kind for event in seen.events] == ["Normal"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, False),
+        ({"ownerReferences": [{"kind": "CronJob", "name": "web", "uid": "u", "controller": True}]}, False),
+        ({"ownerReferences": [{"kind": "AlignJob", "name": "web", "uid": "an earlier one's", "controller": True}]}, True),
+        ({"deletionTimestamp": "2026-01-01T00:00:00Z"}, True),
+        ({"ownerReferences": [{"kind": "AlignJob", "name": "web", "uid": "uid-web", "controller": True}]}, None),
+    ],
+)
+def test_who_has_a_childs_name(metadata: dict[str, object], expected: bool | None) -> None:
+    """None: it is the job's own."""
+    found = read_stranger({"metadata": {"name": "x", **metadata}}, "Service", world().job)
+    assert (found.leaving if found else None) is expected
 
 
 # References
