@@ -39,6 +39,8 @@ class World:
     told: dict[str, list[Json]] = field(default_factory=dict)
     """Events by uid of what they are about."""
     stranger: Stranger | None = None
+    image_id: str = ""
+    """What a node reports as the image of every pod."""
     deleting: bool = False
     fresh: bool = True
 
@@ -108,7 +110,9 @@ class World:
         """The pods of a child run."""
         name = name or self.current
         self.jobs[name]["status"]["ready"] = pods
-        self.pods[name] = [_pod(name, index, {"phase": "Running", "podIP": f"10.0.0.{index}"}) for index in range(pods)]
+        container = {"imageID": self.image_id, "state": {"running": {}}}
+        status = {"phase": "Running", "containerStatuses": [container]}
+        self.pods[name] = [_pod(name, index, status | {"podIP": f"10.0.0.{index}"}) for index in range(pods)]
 
     def pend(self, reason: str, message: str = "") -> None:
         """The pod of the current child cannot start."""
@@ -133,8 +137,8 @@ class World:
         condition = {"type": kind, "status": "True", "reason": reason, "message": text, "lastTransitionTime": stamp(self.now)}
         self.jobs[name]["status"] |= {"conditions": [condition], "ready": 0, "succeeded": int(kind == "Complete")}
         ended = {"exitCode": code, "finishedAt": stamp(self.now), "message": "" if message is None else pack(message)}
-        phase = "Succeeded" if code == 0 else "Failed"
-        self.pods[name] = [_pod(name, 0, {"phase": phase, "containerStatuses": [{"state": {"terminated": ended}}]})]
+        container = {"imageID": self.image_id, "state": {"terminated": ended}}
+        self.pods[name] = [_pod(name, 0, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]})]
 
     def finish(self, committed: Json | None = None, gates: list[str] | None = None) -> list[str]:
         """Completes every child until the job has ended; returns the children in order."""

@@ -24,7 +24,8 @@ from nativealign_operator.render import RenderSettings, render_phase
 from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen, Stranger
 
 WORKLOAD = "workload"
-"""Key of the workload image in `status.pinned.images`."""
+"""Key of the workload image in `status.pinned.images`. It is a reference and no digest, since later pods start from it: what a
+node reports may be pullable nowhere (side-loaded, or another repository with that content). `steps[].images` is the record."""
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 10, 360
 """Between two attempts; doubles with each failure, as for Jobs."""
 MAX_DISRUPTIONS = 100
@@ -160,6 +161,8 @@ def _go_on(seen: Seen, decision: Decision, settings: RenderSettings) -> None:
         if place is None:
             _end(seen, decision)
             return
+        if place.child:
+            place.step.images = sorted({*place.step.images, *(pod.image for pod in place.child.pods if pod.image)})
         if place.child and not seen.fresh and not _told(place, place.child):
             decision.closer = place.child
             return

@@ -35,7 +35,7 @@ class Pod:
     """Pending, Running, Succeeded, Failed."""
     address: str | None = None
     image: str | None = None
-    """`repository@sha256:…`, once it runs from a registry."""
+    """`repository@sha256:…`, or `sha256:…` where it came from no registry; None until it runs."""
     exit_code: int | None = None
     out_of_memory: bool = False
     message: TerminationMessage | None = None
@@ -170,14 +170,14 @@ def read_pod(pod: Json) -> Pod:
     container: Json = next(iter(status.get("containerStatuses") or []), {})
     ended = container.get("state", {}).get("terminated") or {}
     disruption = _condition(status, "DisruptionTarget")
-    image = container.get("imageID", "").removeprefix("docker-pullable://")
+    image = container.get("imageID", "").rpartition("://")[2]
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
         index=int((metadata.get("annotations") or {}).get(COMPLETION_INDEX, "0")),
         phase=status.get("phase", "Pending"),
         address=status.get("podIP"),
-        image=image if "@sha256:" in image else None,
+        image=image if "sha256:" in image else None,
         exit_code=ended.get("exitCode"),
         out_of_memory=ended.get("reason") == "OOMKilled",
         message=unpack(ended["message"]) if ended.get("message") else None,

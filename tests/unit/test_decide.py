@@ -544,3 +544,35 @@ def test_an_upgraded_operator_keeps_the_image_of_a_run() -> None:
     decision = decide(seen.seen(), SETTINGS.__class__("registry.example/newer"))
     (made,) = [item for item in decision.create if item["kind"] == "Job"]
     assert made["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.image
+
+
+@pytest.mark.parametrize(
+    ("reported", "recorded"),
+    [
+        ("registry.example/workloads@sha256:" + "a" * 64, ["registry.example/workloads@sha256:" + "a" * 64]),
+        ("docker-pullable://registry.example/workloads@sha256:" + "a" * 64, ["registry.example/workloads@sha256:" + "a" * 64]),
+        ("sha256:" + "b" * 64, ["sha256:" + "b" * 64]),
+        ("", []),
+    ],
+)
+def test_each_step_records_the_image_that_ran_and_starts_from_the_one_asked_for(reported: str, recorded: list[str]) -> None:
+    seen, plain = world(), world()
+    seen.image_id = reported
+    seen.finish()
+    plain.finish()
+    assert [step.images for step in seen.status.steps] == [recorded] * 5
+    assert seen.status.pinned.images == {"workload": SETTINGS.image}
+    assert [step.digest for step in seen.status.steps] == [step.digest for step in plain.status.steps]
+
+
+def test_a_tag_that_is_moved_in_mid_step_leaves_both_images_on_record() -> None:
+    seen = pretraining()
+    for letter in "ba":
+        seen.image_id = "registry.example/workloads@sha256:" + letter * 64
+        seen.run(pods=2)
+        seen.settle()
+        seen.fail(70, {"code": "RankFailed", "message": "rank 3 failed"})
+        seen.settle()
+        seen.wait(60)
+        seen.settle()
+    assert [image[-1] for image in seen.status.steps[2].images] == ["a", "b"]
