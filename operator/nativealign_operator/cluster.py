@@ -11,7 +11,9 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 Json = dict[str, Any]
 
@@ -28,6 +30,16 @@ class ApiError(Exception):
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(f"{code} {reason}: {message}")
         self.code, self.reason, self.message = code, reason, message
+
+
+async def configuration() -> Configuration:
+    """The pod's own service account; elsewhere the kubeconfig."""
+    found = Configuration()
+    try:
+        load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await load_kube_config(client_configuration=found)  # type: ignore[no-untyped-call]
+    return found
 
 
 class Cluster:
