@@ -12,7 +12,7 @@ from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.conditions import stamp
 from nativealign_operator.decide import Decision, Event, decide
 from nativealign_operator.render import RenderSettings
-from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, read_child
+from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, Stranger, read_child, silent, trouble
 
 Json = dict[str, Any]
 SETTINGS = RenderSettings("registry.example/workloads@sha256:" + "0" * 64)
@@ -36,6 +36,11 @@ class World:
     upstream: dict[str, JobStatus] = field(default_factory=dict)
     progress: dict[str, Progress] = field(default_factory=dict)
     queue: tuple[str, str] | None = None
+    told: dict[str, list[Json]] = field(default_factory=dict)
+    """Events by uid of what they are about."""
+    stranger: Stranger | None = None
+    image_id: str = ""
+    """What a node reports as the image of every pod."""
     deleting: bool = False
     fresh: bool = True
 
@@ -49,15 +54,18 @@ class World:
         return self.created[-1]
 
     def seen(self) -> Seen:
+        children = tuple(self.child(name) for name in self.jobs)
         return Seen(
             self.job,
             self.now,
             self.deleting,
-            tuple(self.child(name) for name in self.jobs),
+            children,
             self.upstream,
             {name: f"uid-{name}" for name in self.upstream},
             self.progress,
             self.queue,
+            trouble(self.told.get(silent(children, self.now) or "", [])),
+            self.stranger,
             self.fresh,
         )
 
@@ -102,12 +110,21 @@ class World:
         """The pods of a child run."""
         name = name or self.current
         self.jobs[name]["status"]["ready"] = pods
-        self.pods[name] = [_pod(name, index, {"phase": "Running", "podIP": f"10.0.0.{index}"}) for index in range(pods)]
+        container = {"imageID": self.image_id, "state": {"running": {}}}
+        status = {"phase": "Running", "containerStatuses": [container]}
+        self.pods[name] = [_pod(name, index, status | {"podIP": f"10.0.0.{index}"}) for index in range(pods)]
 
-    def pend(self, reason: str, message: str) -> None:
+    def pend(self, reason: str, message: str = "") -> None:
         """The pod of the current child cannot start."""
         waiting = {"waiting": {"reason": reason, "message": message}}
         self.pods[self.current] = [_pod(self.current, 0, {"phase": "Pending", "containerStatuses": [{"state": waiting}]})]
+
+    def tell(self, uid: str, reason: str, message: str = "") -> None:
+        """Somebody tells an event about an object."""
+        events = self.told.setdefault(uid, [])
+        events.append(
+            {"metadata": {"name": f"{len(events)}"}, "lastTimestamp": stamp(self.now), "reason": reason, "message": message}
+        )
 
     def complete(self, message: Json | None = None, name: str = "") -> None:
         """A child is done, and its pod has said something."""
@@ -120,8 +137,8 @@ class World:
         condition = {"type": kind, "status": "True", "reason": reason, "message": text, "lastTransitionTime": stamp(self.now)}
         self.jobs[name]["status"] |= {"conditions": [condition], "ready": 0, "succeeded": int(kind == "Complete")}
         ended = {"exitCode": code, "finishedAt": stamp(self.now), "message": "" if message is None else pack(message)}
-        phase = "Succeeded" if code == 0 else "Failed"
-        self.pods[name] = [_pod(name, 0, {"phase": phase, "containerStatuses": [{"state": {"terminated": ended}}]})]
+        container = {"imageID": self.image_id, "state": {"terminated": ended}}
+        self.pods[name] = [_pod(name, 0, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]})]
 
     def finish(self, committed: Json | None = None, gates: list[str] | None = None) -> list[str]:
         """Completes every child until the job has ended; returns the children in order."""

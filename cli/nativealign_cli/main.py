@@ -162,6 +162,27 @@ def doctor(
     raise typer.Exit(examine(Home(home), name, out))
 
 
+@app.command()
+def gc(
+    home: HomeOption = HOME,
+    store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; default the store of the home.")] = None,
+    delete: Annotated[bool, typer.Option("--delete/--dry-run", help="Remove it, or only say what may go.")] = False,
+    min_age_hours: Annotated[float, typer.Option(min=0, help="What was written later stays.")] = 168.0,
+    namespaces: Annotated[
+        list[str] | None, typer.Option("--namespace", "-n", help="Jobs of this namespace; may be repeated.")
+    ] = None,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Jobs of the whole cluster.")] = False,
+    context: ContextOption = None,
+) -> None:
+    """Find what no job names any more in a store, with its size; remove it with --delete."""
+    from nativealign_cli import collecting
+
+    if namespaces or all_namespaces:
+        chosen = [] if all_namespaces else list(namespaces or [])
+        raise typer.Exit(_on_cluster(lambda _: collecting.collect_on_cluster(context, chosen, store, min_age_hours, delete, err)))
+    raise typer.Exit(collecting.collect_here(Home(home), store, min_age_hours, delete))
+
+
 def _examine_remote(context: str | None, namespace: str, name: str | None) -> Coroutine[Any, Any, int]:
     from nativealign_cli.remote_doctor import examine
 

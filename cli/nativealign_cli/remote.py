@@ -26,6 +26,7 @@ from nativealign_cli.names import fits
 from nativealign_operator.cluster import ApiError, Cluster, Json
 from nativealign_operator.conditions import finished
 from nativealign_operator.paths import path_of
+from nativealign_operator.seen import told_at
 
 FOLLOW_SECONDS, WAIT_SECONDS = 1.0, 2.0
 
@@ -72,7 +73,7 @@ class Remote:
         found: list[Json] = []
         async for page in self.cluster.pages(path_of("Event", self.namespace)):
             found += [event for event in page["items"] if event["involvedObject"].get("uid") in uids]
-        return sorted(found, key=lambda event: event.get("lastTimestamp") or event["metadata"]["creationTimestamp"])
+        return sorted(found, key=told_at)
 
 
 @asynccontextmanager

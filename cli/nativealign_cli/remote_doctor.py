@@ -9,7 +9,7 @@ from nativealign_cli.doctor import Finding, print_findings
 from nativealign_cli.remote import Remote, connected, reference, status_of
 from nativealign_operator.cluster import ApiError, Json
 from nativealign_operator.conditions import finished
-from nativealign_operator.seen import Pod, read_pod
+from nativealign_operator.seen import TROUBLES, Pod, read_pod
 
 ADVICE = {
     "WaitingForInput": "create that job, or wait for it",
@@ -20,6 +20,8 @@ ADVICE = {
     "InvalidImageName": "correct spec.image",
     "CreateContainerConfigError": "create the Secret or ConfigMap that is named, in the job's own namespace",
     "FailedMount": "create the Secret, ConfigMap or claim that is named, in the job's own namespace",
+    "FailedAttachVolume": "the claim's volume is on another node, or its storage class does not answer: kubectl describe the claim",
+    "FailedCreatePodSandBox": "the node's network or container runtime is unwell: look at that node, or exclude it by nodeSelector",
     "FailedCreate": "a quota or an admission policy refuses the pods: look at the namespace's ResourceQuota and policies",
     "StoreUnavailable": "check the store's endpoint from inside the cluster, and network policies",
     "StoreRefused": "check the keys in the store's Secret",
@@ -29,16 +31,8 @@ ADVICE = {
     "OutOfMemory": "raise resources.memory, or lower batch sizes",
 }
 """What to do, by reason of a condition, a pod or an event."""
-TROUBLES = {
-    "FailedMount",
-    "FailedAttachVolume",
-    "FailedCreate",
-    "FailedScheduling",
-    "NodeNotReady",
-    "TaintManagerEviction",
-    "Evicted",
-}
-"""Reasons of events that are worth telling."""
+WORTH_TELLING = TROUBLES | {"FailedScheduling", "NodeNotReady", "TaintManagerEviction", "Evicted"}
+"""Reasons of events."""
 
 
 async def examine(context: str | None, namespace: str, name: str | None, out: Console) -> int:
@@ -87,5 +81,5 @@ async def _events(remote: Remote, job: Json, pods: list[Json]) -> list[Finding]:
         events = await remote.events({item["metadata"]["uid"] for item in [job, *children, *pods]})
     except ApiError as error:
         return [Finding(False, f"events cannot be read: {error.message}", "ask for get and list of events")]
-    last = {event["involvedObject"]["name"]: event for event in events if event["reason"] in TROUBLES}
+    last = {event["involvedObject"]["name"]: event for event in events if event["reason"] in WORTH_TELLING}
     return [Finding(False, f"{name}: {e['reason']}: {e['message']}", ADVICE.get(e["reason"], "")) for name, e in last.items()]

@@ -54,6 +54,8 @@ class StepStatus(StatusModel):
     """Expected remaining time, in seconds."""
     seconds: float | None = None
     """Time that its processes ran in this run, in seconds."""
+    images: list[str] = []
+    """Images that its pods ran in this run, by digest; more than one where a tag was moved, or `image` changed, meanwhile."""
     counts: dict[str, int] = {}
     """Headline counts."""
     metrics: dict[str, float] = {}
@@ -92,7 +94,7 @@ class Pinned(StatusModel):
     step_versions: dict[str, int] = {}
     """Version of each step at the start."""
     images: dict[str, str] = {}
-    """Digest of each container image."""
+    """Reference of each container image that was asked for at the start; what ran stands in `steps[].images`."""
 
 
 class Cost(StatusModel):

@@ -11,7 +11,9 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 Json = dict[str, Any]
 
@@ -30,6 +32,16 @@ class ApiError(Exception):
         self.code, self.reason, self.message = code, reason, message
 
 
+async def configuration() -> Configuration:
+    """The pod's own service account; elsewhere the kubeconfig."""
+    found = Configuration()
+    try:
+        load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await load_kube_config(client_configuration=found)  # type: ignore[no-untyped-call]
+    return found
+
+
 class Cluster:
     """An apiserver as one user sees it."""
 
@@ -43,9 +55,9 @@ class Cluster:
         """An answer that is no JSON, e.g. a log."""
         return await self._send("GET", path, None, JSON)
 
-    async def pages(self, path: str, label_selector: str = "") -> AsyncIterator[Json]:
+    async def pages(self, path: str, label_selector: str = "", field_selector: str = "") -> AsyncIterator[Json]:
         """A list in pages: `items` without kind and apiVersion, as lists are, and `metadata.resourceVersion`, which all share."""
-        query = {"limit": str(PAGE), "labelSelector": label_selector}
+        query = {"limit": str(PAGE), "labelSelector": label_selector, "fieldSelector": field_selector}
         while True:
             page = await self._request("GET", path, query=query)
             yield page

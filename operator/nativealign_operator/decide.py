@@ -21,18 +21,25 @@ from nativealign_api.vocabulary import ExitCode
 from nativealign_operator.conditions import UNWELL, finished, say, stamp
 from nativealign_operator.pod import Json
 from nativealign_operator.render import RenderSettings, render_phase
-from nativealign_operator.seen import Child, Pod, Seen
+from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen, Stranger
 
 WORKLOAD = "workload"
-"""Key of the workload image in `status.pinned.images`."""
+"""Key of the workload image in `status.pinned.images`. It is a reference and no digest, since later pods start from it: what a
+node reports may be pullable nowhere (side-loaded, or another repository with that content). `steps[].images` is the record."""
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 10, 360
 """Between two attempts; doubles with each failure, as for Jobs."""
 MAX_DISRUPTIONS = 100
 """Disrupted attempts of one step: they count against no limit of the user's, but a cluster that needs more is unwell."""
 DEADLINE = "DeadlineExceeded"
 """Reason of a Job whose active deadline has passed."""
-PENDING_GRACE_SECONDS = 5
-"""A pod needs a moment to start; before that its reason would only flicker."""
+EVENTS_SECONDS = 15
+"""Between two looks at a child that does not start and whose pods do not say why: no watch tells of events."""
+
+
+NAME_CONFLICT = "NameConflict"
+"""Reason of a job whose next child's name somebody else's object has."""
+LEAVING_SECONDS, CONFLICT_SECONDS = 2, 30
+"""Between two looks at such an object: while it goes, and while it stays."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,8 @@ def _go_on(seen: Seen, decision: Decision, settings: RenderSettings) -> None:
         if place is None:
             _end(seen, decision)
             return
+        if place.child:
+            place.step.images = sorted({*place.step.images, *(pod.image for pod in place.child.pods if pod.image)})
         if place.child and not seen.fresh and not _told(place, place.child):
             decision.closer = place.child
             return
@@ -259,6 +268,9 @@ def _look_after(seen: Seen, decision: Decision, place: _Place, settings: RenderS
 
 def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSettings) -> None:
     step = place.step
+    if seen.stranger:
+        _make_way(seen, decision, place, seen.stranger)
+        return
     if step.state == "Suspended":  # what was stopped goes on as the next attempt
         step.attempt += 1
     not_before = _backoff_ends(seen, place)
@@ -271,6 +283,17 @@ def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSetti
     job = seen.job.model_copy(update={"status": decision.status})
     rendered = render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=step.attempt), image)
     decision.create = rendered.objects()
+
+
+def _make_way(seen: Seen, decision: Decision, place: _Place, stranger: Stranger) -> None:
+    """Another's object is never touched: it goes by itself, or its owner must decide."""
+    name = f"{place.step.name} {place.phase.name}"
+    if stranger.leaving:
+        _say(seen, decision, "Waiting", NAME_CONFLICT, f"{name}: {stranger.name} is of an earlier object and not gone yet")
+    else:
+        what = f"{stranger.name} is needed and is another's; delete it, or create this job under another name"
+        _say(seen, decision, "Stalled", NAME_CONFLICT, f"{name}: {what}")
+    decision.again(seen.now + timedelta(seconds=LEAVING_SECONDS if stranger.leaving else CONFLICT_SECONDS))
 
 
 def _backoff_ends(seen: Seen, place: _Place) -> datetime | None:
@@ -326,7 +349,8 @@ def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> Non
     began = child.started or child.created
     waited = seen.now - began
     deadline = began + timedelta(seconds=seen.job.spec.deadlines.start_seconds)
-    cause = next((pod.waiting for pod in child.pods if pod.waiting), None)
+    own = next((pod.waiting for pod in child.pods if pod.waiting), None)
+    cause = own or seen.trouble
     name = f"{place.step.name} {place.phase.name}"
     if cause is None and waited < timedelta(seconds=PENDING_GRACE_SECONDS):
         decision.again(began + timedelta(seconds=PENDING_GRACE_SECONDS))
@@ -336,7 +360,9 @@ def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> Non
     late = seen.now >= deadline and child.succeeded == 0
     if not late:
         decision.again(deadline)
-    since = f"; waiting for {duration(waited.total_seconds())}" if late else ""
+    if own is None:
+        decision.again(seen.now + timedelta(seconds=EVENTS_SECONDS))
+    since = f"; waiting since {stamp(began)}" if late else ""
     _say(seen, decision, "Stalled" if late else "Waiting", reason, f"{name}: {message}{since}")
 
 
@@ -477,11 +503,12 @@ SILENT = {"Running", "Waiting", "Retrying"}
 
 def _say(seen: Seen, decision: Decision, state: str, reason: str, message: str, *, pods_run: bool = False) -> None:
     """Puts the state into the status; a new one, or a stalled job's new reason, is an event."""
-    before = decision.status.state, _reason(decision.status)
+    before = decision.status.state, ready_reason(decision.status)
     say(decision.status, state, reason, message, seen.now, pods_run=pods_run)
     if before != (state, reason) and not (state in SILENT and before[0] in SILENT):
         decision.events.append(Event("Warning" if state in UNWELL else "Normal", reason, message))
 
 
-def _reason(status: JobStatus) -> str:
+def ready_reason(status: JobStatus) -> str:
+    """Why the job is or is not ready."""
     return next((c.reason for c in status.conditions if c.type == "Ready"), "")

@@ -20,14 +20,12 @@ from typing import Any
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import ExitCode
 from nativealign_operator import shell
 from nativealign_operator.cache import Cache, Key
-from nativealign_operator.cluster import ApiError, Cluster
+from nativealign_operator.cluster import ApiError, Cluster, configuration
 from nativealign_operator.health import Health, serve
 from nativealign_operator.lease import Lease
 from nativealign_operator.logs import configure_logs
@@ -184,7 +182,7 @@ async def supervise(settings: OperatorSettings) -> None:
     take_signals()
     metrics, health = Metrics(), Health()
     runner = await serve(health, metrics, settings.port)
-    async with ApiClient(await _configuration()) as client:
+    async with ApiClient(await configuration()) as client:
         cluster = Cluster(client)
 
         def lead() -> Coroutine[Any, Any, None]:
@@ -241,16 +239,6 @@ async def _lead(leading: Callable[[], Leading], metrics: Metrics) -> None:
         metrics.restarts.inc()
         seconds = RESTART_SECONDS if clock() - began > 60 else min(LONGEST_RESTART_SECONDS, seconds * 2)
         await asyncio.sleep(seconds)
-
-
-async def _configuration() -> Configuration:
-    """The pod's own service account; elsewhere the kubeconfig."""
-    configuration = Configuration()
-    try:
-        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except ConfigException:
-        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    return configuration
 
 
 def main() -> int:

@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from nativealign_api.kinds import KINDS, JobObject, references
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION
-from nativealign_operator.cache import Cache, Json, Key, owner_of
+from nativealign_operator.cache import Cache, Json, Key
 from nativealign_operator.cluster import ApiError, Cluster
 from nativealign_operator.conditions import say, stamp
-from nativealign_operator.decide import Decision, Event, decide
+from nativealign_operator.decide import NAME_CONFLICT, Decision, Event, decide, ready_reason
 from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
 from nativealign_operator.progress import ProgressBoard
 from nativealign_operator.render import RenderSettings
-from nativealign_operator.seen import Child, Seen, read_child
+from nativealign_operator.seen import Child, Seen, Stranger, read_child, read_stranger, silent, trouble
 
 COMPONENT = "nativealign-operator"
 REFUSED_SECONDS = 30.0
@@ -69,8 +69,11 @@ class Reconciler:
             await self._list_pods(key.namespace, decision.closer)
             seen = replace(await self._observe(key, value, job), fresh=True)
             decision = decide(seen, self._settings)
+        if decision.create and ready_reason(job.status) == NAME_CONFLICT:
+            seen = replace(seen, stranger=await self._stranger(key.namespace, job, decision.create))
+            decision = decide(seen, self._settings)
         if not seen.deleting:
-            await self._act(key, value, job, decision)
+            decision = await self._act(key, value, seen, decision)
         return self._due(key, decision, seen)
 
     # observe
@@ -88,6 +91,7 @@ class Reconciler:
             upstream_uids={name: found["metadata"]["uid"] for name, found in there.items()},
             progress=self._board.of(key),
             queue=await self._queue(key.namespace, children),
+            trouble=await self._trouble(key.namespace, children),
         )
 
     def _children(self, uid: str) -> list[Child]:
@@ -113,17 +117,49 @@ class Reconciler:
                 raise
         return None
 
+    async def _trouble(self, namespace: str, children: list[Child]) -> tuple[str, str] | None:
+        """What a kubelet or the Job controller tells in events alone."""
+        uid = silent(children, self._clock())
+        if uid is None:
+            return None
+        try:
+            pages = self._cluster.pages(path_of("Event", namespace), field_selector=f"involvedObject.uid={uid}")
+            return trouble([event async for page in pages for event in page["items"]])
+        except ApiError as error:
+            if error.code != HTTPStatus.FORBIDDEN:
+                raise
+        return None
+
+    async def _stranger(self, namespace: str, job: JobObject, items: list[Json]) -> Stranger | None:
+        """Who has a name among these objects' that are to be created."""
+        for item in items:
+            try:
+                found = await self._cluster.get(path_of(item["kind"], namespace, item["metadata"]["name"]))
+            except ApiError as error:
+                if error.code != HTTPStatus.NOT_FOUND:
+                    raise
+                continue
+            if stranger := read_stranger(found, item["kind"], job):
+                return stranger
+        return None
+
     # act
 
-    async def _act(self, key: Key, value: Json, job: JobObject, decision: Decision) -> None:
-        if decision.status.dump() != job.status.dump():
+    async def _act(self, key: Key, value: Json, seen: Seen, decision: Decision) -> Decision:
+        """Does what was decided; returns what was decided last, which is another thing where a child's name is taken."""
+        if decision.status.dump() != seen.job.status.dump():
             value = await self._write_status(key, value, decision.status)
         self._metrics.count(key, decision.status)
         for child in decision.delete:
             await self._delete(key.namespace, child)
-        refused = await self._create(key, value, decision)
-        for event in decision.events + ([refused] if refused else []):
+        stranger = await self._create(key, seen.job, decision)
+        for event in decision.events:
             await self._tell(key, value, event)
+        if stranger is None:
+            return decision
+        written = seen.job.model_copy(update={"status": decision.status})
+        seen = replace(seen, job=written, stranger=stranger)
+        return await self._act(key, value, seen, decide(seen, self._settings))
 
     async def _write_status(self, key: Key, value: Json, status: JobStatus) -> Json:
         metadata = {name: value["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion")}
@@ -138,32 +174,27 @@ class Reconciler:
         self._cache.put(key.kind, written)
         return written
 
-    async def _create(self, key: Key, value: Json, decision: Decision) -> Event | None:
-        """Creates the child's objects; what the apiserver refuses for reasons of its own becomes an event."""
+    async def _create(self, key: Key, job: JobObject, decision: Decision) -> Stranger | None:
+        """Creates the child's objects, or finds who has a name of theirs. What is refused by quota or policy becomes an event."""
         for item in decision.create:
             try:
                 created = await self._cluster.create(path_of(item["kind"], key.namespace), item)
             except ApiError as error:
                 if error.code == HTTPStatus.CONFLICT and error.reason == "AlreadyExists":
-                    created = await self._existing(key, value, item)
+                    created = await self._cluster.get(path_of(item["kind"], key.namespace, item["metadata"]["name"]))
+                    if stranger := read_stranger(created, item["kind"], job):
+                        return stranger
                 elif error.code in (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY):
-                    self._refuse(decision)
-                    return Event("Warning", "ChildRefused", f"{item['kind']} {item['metadata']['name']}: {error.message}")
+                    self._refuse(decision, f"{item['kind']} {item['metadata']['name']}: {error.message}")
+                    return None
                 else:
                     raise
             if item["kind"] == "Job":
                 self._cache.put("Job", created)
         return None
 
-    async def _existing(self, key: Key, value: Json, item: Json) -> Json:
-        """The object of that name, if it is this job's own. Raises ApiError where it is another's, e.g. of a job just deleted."""
-        found = await self._cluster.get(path_of(item["kind"], key.namespace, item["metadata"]["name"]))
-        if owner_of(found["metadata"]) != value["metadata"]["uid"]:
-            name = f"{item['kind']} {item['metadata']['name']}"
-            raise ApiError(HTTPStatus.CONFLICT, "ForeignChild", f"{name} belongs to another object; waiting until it is gone")
-        return found
-
-    def _refuse(self, decision: Decision) -> None:
+    def _refuse(self, decision: Decision, why: str) -> None:
+        decision.events.append(Event("Warning", "ChildRefused", why))
         decision.again(self._clock() + timedelta(seconds=REFUSED_SECONDS))
 
     async def _delete(self, namespace: str, child: Child) -> None:

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from nativealign_api.kinds import JobObject
@@ -18,6 +18,10 @@ Json = dict[str, Any]
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 IDLE_REASONS = {"ContainerCreating", "PodInitializing"}
 """Reasons of a waiting container that say nothing."""
+TROUBLES = {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "NetworkNotReady", "FailedCreate"}
+"""Reasons of events why pods do not start. The status of the pod, or of the Job that has none, does not tell them."""
+PENDING_GRACE_SECONDS = 5
+"""A pod needs a moment to start; before that its reason would only flicker."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Pod:
     """Pending, Running, Succeeded, Failed."""
     address: str | None = None
     image: str | None = None
-    """`repository@sha256:…`, once it runs from a registry."""
+    """`repository@sha256:…`, or `sha256:…` where it came from no registry; None until it runs."""
     exit_code: int | None = None
     out_of_memory: bool = False
     message: TerminationMessage | None = None
@@ -70,6 +74,21 @@ class Child:
     succeeded: int
     pods: tuple[Pod, ...] = ()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether its pods are to run now."""
+        return not (self.suspended or self.deleting or self.outcome)
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """An object of somebody else's under a name that a child of the job needs."""
+
+    name: str
+    """kind/name."""
+    leaving: bool
+    """Whether it goes by itself: it is being deleted, or was made for an earlier job of the same name."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -97,6 +116,10 @@ class Seen:
     """By name of the child."""
     queue: tuple[str, str] | None = None
     """Why Kueue holds the current child: reason and message."""
+    trouble: tuple[str, str] | None = None
+    """Why the current child does not start, as events tell it: reason and message. None where a pod's own status says why."""
+    stranger: Stranger | None = None
+    """What has the name of the next child."""
     fresh: bool = False
     """Whether the pods were just listed: a watch of pods may lag behind that of Jobs."""
 
@@ -131,20 +154,30 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
     )
 
 
+def read_stranger(value: Json, kind: str, job: JobObject) -> Stranger | None:
+    """Who has a child's name; None if it is this job's own."""
+    metadata = value["metadata"]
+    owner: Json = next((owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), {})
+    if owner.get("uid") == job.metadata.uid:
+        return None
+    earlier = (owner.get("kind"), owner.get("name")) == (job.kind, job.metadata.name)
+    return Stranger(f"{kind}/{metadata['name']}", leaving=earlier or "deletionTimestamp" in metadata)
+
+
 def read_pod(pod: Json) -> Pod:
     """A pod with the one container of a phase."""
     metadata, status = pod["metadata"], pod.get("status", {})
     container: Json = next(iter(status.get("containerStatuses") or []), {})
     ended = container.get("state", {}).get("terminated") or {}
     disruption = _condition(status, "DisruptionTarget")
-    image = container.get("imageID", "").removeprefix("docker-pullable://")
+    image = container.get("imageID", "").rpartition("://")[2]
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
         index=int((metadata.get("annotations") or {}).get(COMPLETION_INDEX, "0")),
         phase=status.get("phase", "Pending"),
         address=status.get("podIP"),
-        image=image if "@sha256:" in image else None,
+        image=image if "sha256:" in image else None,
         exit_code=ended.get("exitCode"),
         out_of_memory=ended.get("reason") == "OOMKilled",
         message=unpack(ended["message"]) if ended.get("message") else None,
@@ -153,6 +186,27 @@ def read_pod(pod: Json) -> Pod:
         deleting=when(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
         finished=when(ended["finishedAt"]) if ended.get("finishedAt") else None,
     )
+
+
+def silent(children: Iterable[Child], now: datetime) -> str | None:
+    """Uid of what events may tell about where a child does not start: a pod that waits without a reason, or a Job without pods."""
+    late = timedelta(seconds=PENDING_GRACE_SECONDS)
+    child = next((c for c in children if c.wanted and not c.ready and now - (c.started or c.created) >= late), None)
+    if child is None or any(pod.waiting or pod.phase == "Running" for pod in child.pods):
+        return None
+    return next((pod.uid for pod in child.pods if pod.phase == "Pending" and not pod.deleting), child.uid)
+
+
+def trouble(events: Iterable[Json]) -> tuple[str, str] | None:
+    """Reason and message of the last of an object's events, if it is a trouble: what came before it may be over."""
+    told = [event for event in events if event["reason"] != "Scheduled"]  # by a finer clock than a kubelet's
+    last = max(told, key=lambda event: (told_at(event), event["metadata"]["name"]), default=None)
+    return (last["reason"], last.get("message", "")) if last and last["reason"] in TROUBLES else None
+
+
+def told_at(event: Json) -> datetime:
+    """When an event was last told."""
+    return when(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
 
 
 def when(timestamp: str) -> datetime:

@@ -37,6 +37,8 @@ MATRIX: dict[str, Json] = {
     "monitored-scoped": {"monitoring": MONITORED, **SCOPED},
     "dev-store": {"devStore": DEV_STORE, "store": {"existingSecret": "s3"}},
     "dev-store-kept": {"devStore": DEV_STORE | {"persistence": {"enabled": True, "storageClassName": "fast"}}},
+    "gc": {"store": STORE, "gc": {"enabled": True, "delete": True}},
+    "gc-scoped": {"devStore": DEV_STORE, "store": {"existingSecret": "s3"}, "gc": {"enabled": True}, **SCOPED},
     "bare": {
         "crds": {"enabled": False},
         "rbac": {"create": False},

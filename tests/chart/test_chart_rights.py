@@ -19,7 +19,7 @@ NEEDED: Rights = {
     "pods.": {"get", "list", "watch"},
     "configmaps.": {"get", "create", "delete"},
     "services.": {"get", "create", "delete"},
-    "events.": {"create"},
+    "events.": {"list", "create"},
     "workloads.kueue.x-k8s.io": {"list"},
 }
 LEASE: Rights = {"leases.coordination.k8s.io": {"create", "get", "update"}}

@@ -11,7 +11,7 @@ from tests.world import ALIGN, PRETRAIN, SETTINGS, World, digest, world
 
 from nativealign_api.status import JobStatus, StepStatus
 from nativealign_operator.decide import MAX_DISRUPTIONS, decide
-from nativealign_operator.seen import Progress
+from nativealign_operator.seen import Progress, Stranger, read_stranger
 
 STEPS = ["inspect", "clean", "dedup", "rewrite", "assess"]
 
@@ -136,6 +136,67 @@ def test_children_of_a_run_whose_status_was_lost_are_not_taken_for_this_runs() -
     again = seen.finish(committed)[12:]
     assert again == ["aj-web-inspect-list-1"]
     assert seen.status.state == "Complete"
+
+
+# Names
+
+
+def test_a_name_that_another_has_stalls_the_job_until_it_is_free() -> None:
+    seen = world()
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.stranger = Stranger("Job/aj-web-clean-filter-0", leaving=False)
+    decision = seen.settle()
+    assert seen.created == ["aj-web-inspect-list-0"]
+    assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Running": "False"}
+    reason, message = ready(seen.status)
+    assert (reason, "Job/aj-web-clean-filter-0" in message, "delete it" in message) == ("NameConflict", True, True)
+    assert decision.requeue
+    seen.wait(60)
+    seen.settle()
+    assert [event.reason for event in seen.events].count("NameConflict") == 1
+    seen.stranger = None
+    assert seen.finish()[1] == "aj-web-clean-filter-0"
+    assert seen.status.state == "Complete"
+
+
+def test_a_name_that_another_has_when_the_job_is_resumed_costs_no_attempts() -> None:
+    seen = world()
+    seen.settle()
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
+    seen.settle()
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": False})
+    seen.stranger = Stranger("Job/aj-web-inspect-list-1", leaving=False)
+    for _ in range(3):
+        seen.wait(60)
+        seen.settle()
+    seen.stranger = None
+    seen.settle()
+    assert seen.current == "aj-web-inspect-list-1"
+
+
+def test_what_is_left_of_an_earlier_object_is_waited_for_without_alarm() -> None:
+    seen = world()
+    seen.stranger = Stranger("Job/aj-web-inspect-list-0", leaving=True)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "NameConflict")
+    assert [event.kind for event in seen.events] == ["Normal"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, False),
+        ({"ownerReferences": [{"kind": "CronJob", "name": "web", "uid": "u", "controller": True}]}, False),
+        ({"ownerReferences": [{"kind": "AlignJob", "name": "web", "uid": "an earlier one's", "controller": True}]}, True),
+        ({"deletionTimestamp": "2026-01-01T00:00:00Z"}, True),
+        ({"ownerReferences": [{"kind": "AlignJob", "name": "web", "uid": "uid-web", "controller": True}]}, None),
+    ],
+)
+def test_who_has_a_childs_name(metadata: dict[str, object], expected: bool | None) -> None:
+    """None: it is the job's own."""
+    found = read_stranger({"metadata": {"name": "x", **metadata}}, "Service", world().job)
+    assert (found.leaving if found else None) is expected
 
 
 # References
@@ -344,10 +405,60 @@ def test_a_pod_that_cannot_start_is_told_at_once_and_stalls_the_job_after_its_de
     seen.wait(61)
     seen.settle()
     assert truths(seen.status) == {"Ready": "False", "Stalled": "True", "Running": "False"}
-    assert "waiting for 1m1s" in ready(seen.status)[1]
+    assert "waiting since 2026-01-01T00:00:00Z" in ready(seen.status)[1]
     seen.run()
     seen.settle()
     assert (seen.status.state, truths(seen.status)["Stalled"]) == ("Running", "False")
+
+
+@pytest.mark.parametrize("reason", ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"])
+def test_a_cause_that_only_events_tell_is_told_and_stalls_the_job_until_it_is_gone(reason: str) -> None:
+    """A pod whose volume cannot be mounted, or without a network, stays ContainerCreating."""
+    seen = world(spec=ALIGN | {"deadlines": {"startSeconds": 60}})
+    seen.settle()
+    seen.pend("ContainerCreating")
+    pod = seen.pods[seen.current][0]["metadata"]["uid"]
+    seen.tell(pod, reason, 'MountVolume.SetUp failed for volume "nativealign": secret "minio" not found')
+    seen.settle()
+    assert ready(seen.status)[0] == "PodsCreated"
+    seen.wait(10)
+    decision = seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", reason)
+    assert 'secret "minio" not found' in ready(seen.status)[1]
+    assert decision.requeue is not None
+    assert decision.requeue <= seen.now + timedelta(seconds=30)
+    seen.wait(60)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Stalled", reason)
+    before, told = seen.status.dump(), len(seen.events)
+    seen.wait(60)
+    assert seen.settle().requeue
+    assert (seen.status.dump(), len(seen.events)) == (before, told)
+    seen.tell(pod, "Pulling", "Pulling image")
+    seen.settle()
+    assert ready(seen.status)[0] == "PodsPending"
+    seen.run()
+    seen.settle()
+    assert seen.status.state == "Running"
+
+
+def test_a_quota_that_refuses_every_pod_is_told() -> None:
+    seen = world()
+    seen.settle()
+    seen.tell(f"uid-{seen.current}", "FailedCreate", "exceeded quota: compute")
+    seen.wait(10)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "FailedCreate")
+
+
+def test_a_pods_own_word_counts_before_its_events() -> None:
+    seen = world()
+    seen.settle()
+    seen.pend("ImagePullBackOff", "no such image")
+    seen.tell(seen.pods[seen.current][0]["metadata"]["uid"], "FailedMount", "it took a moment")
+    seen.wait(10)
+    seen.settle()
+    assert ready(seen.status)[0] == "ImagePullBackOff"
 
 
 def test_kueue_is_named_as_the_reason_to_wait() -> None:
@@ -433,3 +544,35 @@ def test_an_upgraded_operator_keeps_the_image_of_a_run() -> None:
     decision = decide(seen.seen(), SETTINGS.__class__("registry.example/newer"))
     (made,) = [item for item in decision.create if item["kind"] == "Job"]
     assert made["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.image
+
+
+@pytest.mark.parametrize(
+    ("reported", "recorded"),
+    [
+        ("registry.example/workloads@sha256:" + "a" * 64, ["registry.example/workloads@sha256:" + "a" * 64]),
+        ("docker-pullable://registry.example/workloads@sha256:" + "a" * 64, ["registry.example/workloads@sha256:" + "a" * 64]),
+        ("sha256:" + "b" * 64, ["sha256:" + "b" * 64]),
+        ("", []),
+    ],
+)
+def test_each_step_records_the_image_that_ran_and_starts_from_the_one_asked_for(reported: str, recorded: list[str]) -> None:
+    seen, plain = world(), world()
+    seen.image_id = reported
+    seen.finish()
+    plain.finish()
+    assert [step.images for step in seen.status.steps] == [recorded] * 5
+    assert seen.status.pinned.images == {"workload": SETTINGS.image}
+    assert [step.digest for step in seen.status.steps] == [step.digest for step in plain.status.steps]
+
+
+def test_a_tag_that_is_moved_in_mid_step_leaves_both_images_on_record() -> None:
+    seen = pretraining()
+    for letter in "ba":
+        seen.image_id = "registry.example/workloads@sha256:" + letter * 64
+        seen.run(pods=2)
+        seen.settle()
+        seen.fail(70, {"code": "RankFailed", "message": "rank 3 failed"})
+        seen.settle()
+        seen.wait(60)
+        seen.settle()
+    assert [image[-1] for image in seen.status.steps[2].images] == ["a", "b"]

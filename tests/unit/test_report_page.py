@@ -55,6 +55,16 @@ def test_the_same_records_give_the_same_bytes() -> None:
     assert render(records.chain()) == render(records.chain())
 
 
+def test_the_images_that_ran_are_named_by_digest_with_their_steps() -> None:
+    job = records.align_job()
+    for step in job.status.steps:
+        step.images = ["registry.example/workloads@sha256:" + ("a" if step.name == "clean" else "b") * 64]
+    job.status.pinned.images = {"workload": "registry.example/workloads:1"}
+    page = _text(job)
+    assert "image asked for registry.example/workloads:1" in page
+    assert f"image of clean registry.example/workloads@sha256:{'a' * 64}" in page
+
+
 def test_corpus_text_and_names_stay_text() -> None:
     html = render(records.chain())
     page = Page(html)

@@ -2,8 +2,8 @@
 {{- define "nativealign.fullname" -}}
 {{- $both := printf "%s-%s" .Release.Name .Chart.Name -}}
 {{- $name := .Values.fullnameOverride | default (contains .Chart.Name .Release.Name | ternary .Release.Name $both) -}}
-{{- if gt (len $name) 50 -}}
-{{- printf "%s-%s" (trunc 41 $name | trimSuffix "-") (sha256sum $name | trunc 8) -}}
+{{- if gt (len $name) 49 -}}
+{{- printf "%s-%s" (trunc 40 $name | trimSuffix "-") (sha256sum $name | trunc 8) -}}
 {{- else -}}
 {{- $name -}}
 {{- end -}}
@@ -73,6 +73,10 @@ app.kubernetes.io/managed-by: nativealign-operator
 {{- with $given.existingSecret }}{{ $_ := set $store "credentialsSecret" (dict "name" .) }}{{ end -}}
 {{- if $given.caBundle.name }}{{ $_ := set $store "caBundle" $given.caBundle }}{{ end -}}
 {{- toJson $store -}}
+{{- end -}}
+
+{{- define "nativealign.gc" -}}
+{{ include "nativealign.fullname" . }}-gc
 {{- end -}}
 
 {{/* Security contexts under the restricted Pod Security Standard. */}}

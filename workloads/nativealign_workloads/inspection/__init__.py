@@ -13,6 +13,7 @@ from nativealign_api.status import Pinned
 from nativealign_api.steps import INSPECT, STEPS
 from nativealign_workloads.commit import Json, commit_step, manifest, manifest_key
 from nativealign_workloads.context import Context
+from nativealign_workloads.gc.claim import claim
 from nativealign_workloads.inspection import corpora, folders
 from nativealign_workloads.ledger import Tally
 
@@ -74,7 +75,16 @@ def _commit(context: Context, spec: Any, pinned: Pinned, found: dict[str, Json])
     nothing = {"tally": Tally().dump(), "parts": {}, "facts": {}, "seconds": 0.0}
     headline = commit_step(context, [nothing], {"counts": _counts(found)}, inputs=found)
     new = pinned.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"upstream", "images"})
-    return headline | {"digest": own, "pinned": new, "committed": committed_steps(context, plan(context.job.kind, spec, pinned))}
+    run_plan = plan(context.job.kind, spec, pinned)
+    claim_steps(context, run_plan)
+    return headline | {"digest": own, "pinned": new, "committed": committed_steps(context, run_plan)}
+
+
+def claim_steps(context: Context, run_plan: Plan) -> None:
+    """Keeps gc from what this run may adopt, until its status names it."""
+    sources = [step_prefix(step.name, source.digest) for step in run_plan.steps for source in step.sources]
+    for prefix in [step.prefix for step in run_plan.steps if step.digest] + sources:
+        claim(context.store, prefix)
 
 
 def committed_steps(context: Context, run_plan: Plan) -> dict[str, Json]:

@@ -13,6 +13,7 @@ from nativealign_api.plan import input_prefix
 from nativealign_workloads.commit import Json, create_first
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import UsageError
+from nativealign_workloads.gc.claim import claim
 from nativealign_workloads.records import BadRecord, Record, detect_format, read_records, read_schema
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
 
@@ -36,6 +37,7 @@ def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
         "shards": shards,
     }
     own = digest(content)
+    claim(context.store, input_prefix(own))
     for shard, unit in enumerate(units):
         create_first(context.store, shard_key(input_prefix(own), shard), {"units": unit})
     facts = [describe(*pair) for pair in zip(given, sources, listings, strict=True)]

@@ -13,6 +13,7 @@ from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import estimated_message_tokens
 from nativealign_workloads.errors import ConfigError, DataError
+from nativealign_workloads.gc.claim import claim
 from nativealign_workloads.model_files import check_config, check_names
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
 from nativealign_workloads.store import AlreadyExists
@@ -75,6 +76,7 @@ def _folder(context: Context, uri: str) -> Json:
 
 def _pin_listing(context: Context, content: Json) -> Json:
     own = digest(content)
+    claim(context.store, input_prefix(own))
     create_first(context.store, f"{input_prefix(own)}/listing.json", content)
     return {"digest": own, **content} if "uri" not in content else {"digest": own, "uri": content["uri"]}
 
@@ -84,6 +86,7 @@ def pin_conduct(context: Context, source: CodeOfConduct) -> Json:
     data, name = _conduct_text(source)
     conduct = load_conduct(data, name)
     own = conduct_hash(data)[:DIGEST_LENGTH]
+    claim(context.store, input_prefix(own))
     try:
         context.store.create(f"{input_prefix(own)}/conduct.yaml", data)
     except AlreadyExists:

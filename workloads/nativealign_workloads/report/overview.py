@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from nativealign_api.plan import step_prefix
-from nativealign_api.status import StepStatus
+from nativealign_api.status import JobStatus, StepStatus
 from nativealign_workloads.report import wording
 from nativealign_workloads.report.gather import Job
 
@@ -130,9 +130,19 @@ def lineage(job: Job) -> Json:
         "upstream": [
             (name, sorted((k, v) for k, v in steps.items() if k != "uid")) for name, steps in sorted(pinned.upstream.items())
         ],
-        "images": sorted(pinned.images.items()),
+        "images": _images(job.status),
         "conduct": job.conduct.get("name"),
     }
+
+
+def _images(status: JobStatus) -> list[tuple[str, str]]:
+    """The image that was asked for, and by digest those that ran, with their steps."""
+    ran: dict[str, list[str]] = {}
+    for step in status.steps:
+        for image in step.images:
+            ran.setdefault(image, []).append(step.name)
+    asked = [("asked for", image) for image in status.pinned.images.values()]
+    return asked + [(f"of {', '.join(steps)}", image) for image, steps in ran.items()]
 
 
 def _provenance(job: Job, step: StepStatus) -> Json:

@@ -26,11 +26,13 @@ SELF_TEST_WRITERS = 8
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object: its key, its size in bytes, and an opaque tag of its content ("" where it was not asked for)."""
+    """One object: its key, its size in bytes, an opaque tag of its content ("" where it was not asked for), and when it was
+    written last, in POSIX seconds by the store's own clock."""
 
     key: str
     size: int
     etag: str
+    modified: float
 
 
 class AlreadyExists(StepError):

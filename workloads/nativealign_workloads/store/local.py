@@ -81,7 +81,8 @@ class LocalStore(ObjectStore):
         folder = folder_of(prefix)
         for key, entry in _walk(self.root / folder, folder + "/" if folder else "", prefix, ()):
             with file_errors(entry.path), suppress(FileNotFoundError):  # removed meanwhile
-                yield _info(key, Path(entry.path)) if with_etag else ObjectInfo(key, entry.stat().st_size, "")
+                found = entry.stat()
+                yield _info(key, Path(entry.path)) if with_etag else ObjectInfo(key, found.st_size, "", found.st_mtime)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -99,7 +100,7 @@ def _info(key: str, path: Path) -> ObjectInfo:
         while block := stream.read(BLOCK):
             digest.update(block)
             size += len(block)
-    return ObjectInfo(key, size, digest.hexdigest())
+    return ObjectInfo(key, size, digest.hexdigest(), path.stat().st_mtime)
 
 
 def _walk(folder: Path, base: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:

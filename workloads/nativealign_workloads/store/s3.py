@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,7 +92,7 @@ class S3Store(ObjectStore):
         except NotFound:
             self._check_bucket(key)
             return None
-        return ObjectInfo(key, found.size or 0, found.etag or "")
+        return ObjectInfo(key, found.size or 0, found.etag or "", _seconds(found.last_modified))
 
     def open(self, key: str) -> BinaryIO:
         name = self._key(key)
@@ -145,7 +146,8 @@ class S3Store(ObjectStore):
             for found in self._client.list_objects(self.bucket, prefix=self.prefix + prefix, recursive=True):
                 key = found.object_name.removeprefix(self.prefix)
                 if not key.endswith("/"):  # markers of empty folders, made by consoles
-                    yield ObjectInfo(key, found.size or 0, (found.etag or "").strip('"') if with_etag else "")
+                    etag = (found.etag or "").strip('"') if with_etag else ""
+                    yield ObjectInfo(key, found.size or 0, etag, _seconds(found.last_modified))
 
     def delete(self, key: str) -> None:
         name = self._key(key)
@@ -199,6 +201,11 @@ def _host(endpoint: str) -> tuple[str, bool]:
     if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/") or url.username:
         raise ConfigError("BadEndpoint", f"{endpoint!r} is no S3 endpoint", "give a URL such as https://minio:9000")
     return url.netloc, url.scheme == "https"
+
+
+def _seconds(modified: datetime | None) -> float:
+    """Now where a server does not say: what is of unknown age is young."""
+    return modified.timestamp() if modified else time.time()
 
 
 def _part_size(size: int) -> int:

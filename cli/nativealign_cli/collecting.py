@@ -1,0 +1,50 @@
+"""`nativealign gc`: gathers what jobs name, here or on a cluster, and has the workloads look for what nobody names."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from nativealign_api.in_use import names_file
+from nativealign_api.kinds import KINDS, JobObject
+from nativealign_api.vocabulary import ExitCode
+from nativealign_cli.state import Home
+
+
+def collect_here(home: Home, store: str | None, hours: float, delete: bool) -> int:
+    """The jobs that ran in a home; none runs meanwhile. Removing a job's folder below runs/ lets its data go."""
+    with home.locked():
+        records = [record for run in home.runs() if (record := run.record())]
+        jobs = [KINDS[str(record["kind"])].model.model_validate(record) for record in records]
+        return sweep(jobs, store or str(home.store.resolve()), hours, delete)
+
+
+async def collect_on_cluster(
+    context: str | None, namespaces: list[str], store: str | None, hours: float, delete: bool, err: Console
+) -> int:
+    """The jobs of a cluster: of all its namespaces, or of some where no others use the store."""
+    from nativealign_cli.remote import connected
+    from nativealign_operator.names import Unreadable, all_jobs
+
+    if store is None:
+        err.print("give --store s3://bucket/prefix, with AWS_ENDPOINT_URL and credentials in the environment", highlight=False)
+        return ExitCode.USAGE
+    async with connected(context, "") as remote:
+        try:
+            jobs = await all_jobs(remote.cluster, namespaces)
+        except Unreadable as error:
+            err.print(f"{error}; nothing is removed without knowing every job", highlight=False, soft_wrap=True, markup=False)
+            return ExitCode.CONFIG
+    return sweep(jobs, store, hours, delete)
+
+
+def sweep(jobs: list[JobObject], store: str, hours: float, delete: bool) -> int:
+    """Runs the workloads' part; its output is the command's."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = Path(folder) / "names.json"
+        names.write_text(names_file(jobs))
+        command = [sys.executable, "-m", "nativealign_workloads.gc", "--store", store, "--names", str(names)]
+        command += ["--min-age-hours", str(hours), *(["--delete"] if delete else [])]
+        return subprocess.run(command, check=False).returncode
