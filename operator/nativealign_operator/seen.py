@@ -155,6 +155,22 @@ def read_pod(pod: Json) -> Pod:
     )
 
 
+def read_queue(workload: Json) -> tuple[str, str]:
+    """Reason and message of why a Workload of Kueue's waits: why it was stopped, why it has no quota, or what it wants besides."""
+    status = workload.get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    waits = (("Evicted", "True"), ("QuotaReserved", "False"), ("Admitted", "False"))
+    told = [conditions[kind] for kind, truth in waits if conditions.get(kind, {}).get("status") == truth]
+    if conditions.get("QuotaReserved", {}).get("status") != "True":  # that it is not admitted then says nothing more
+        told = [condition for condition in told if condition["type"] != "Admitted"]
+    messages = dict.fromkeys(condition.get("message", "") for condition in told)
+    open_checks = [check for check in status.get("admissionChecks") or [] if check["state"] != "Ready"]
+    checks = [f"{check['name']} is {check['state']} ({check.get('message') or 'no message'})" for check in open_checks]
+    if not told:
+        return "Queued", "Kueue has not looked at it yet"
+    return told[0].get("reason", "Queued"), "; ".join([*messages, *checks])
+
+
 def when(timestamp: str) -> datetime:
     """RFC 3339, as Kubernetes writes it."""
     return datetime.fromisoformat(timestamp)

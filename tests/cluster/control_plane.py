@@ -71,13 +71,13 @@ def control_plane(folder: Path, *, controllers: bool = False) -> Iterator[Contro
     token = secrets.token_hex(16)
     _write_credentials(folder, ports["api"], token)
     with ExitStack() as stack:
-        stack.enter_context(_running("etcd", _etcd_flags(folder, ports), folder))
-        stack.enter_context(_running("kube-apiserver", _apiserver_flags(folder, ports, controllers), folder))
+        stack.enter_context(running("etcd", _etcd_flags(folder, ports), folder))
+        stack.enter_context(running("kube-apiserver", _apiserver_flags(folder, ports, controllers), folder))
         connect = partial(_connection, ports["api"])
         plane = ControlPlane(connect, connect(), token, folder / "kubeconfig")
         _wait_until_ready(plane, folder)
         if controllers:
-            stack.enter_context(_running("kube-controller-manager", _controller_flags(folder), folder))
+            stack.enter_context(running("kube-controller-manager", _controller_flags(folder), folder))
         yield plane
 
 
@@ -146,7 +146,8 @@ def _controller_flags(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _running(name: str, flags: list[str], folder: Path) -> Iterator[None]:
+def running(name: str, flags: list[str], folder: Path) -> Iterator[None]:
+    """One of build.TOOLS for the time of a block; what it says goes into a log in `folder`."""
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen([binary(name), *flags], stdout=log, stderr=log)
     try:
