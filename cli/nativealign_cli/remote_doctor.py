@@ -11,6 +11,14 @@ from nativealign_operator.cluster import ApiError, Json
 from nativealign_operator.conditions import finished
 from nativealign_operator.seen import Pod, read_pod
 
+NO_QUEUE = (
+    "create that LocalQueue and its ClusterQueue, or correct spec.queueName, which every job needs where Kueue lets nothing start "
+    "without a queue; look-ups and commits get theirs by kueue.shortQueue in the chart's values"
+)
+NO_QUOTA = (
+    "wait for others to end. What is above the maximum capacity never fits: ask for more quota, or for less in gpusPerNode, nodes, "
+    "cpu and memory"
+)
 ADVICE = {
     "WaitingForInput": "create that job, or wait for it",
     "UpstreamFailed": "mend the job that this one refers to; it goes on by itself",
@@ -26,10 +34,20 @@ ADVICE = {
     "BucketNotFound": "create the bucket, or correct spec.store.bucket",
     "NodeNotReady": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
     "TaintManagerEviction": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
+    "ChildRefused": "a quota or a policy says no, or an admission webhook (Kueue's is mjob.kb.io) does not answer; see its own words",
+    "Inadmissible": NO_QUEUE,
+    "Misconfigured": NO_QUEUE,
+    "Pending": NO_QUOTA,
+    "WaitingForQuota": NO_QUOTA,
+    "ExceedsMaxQuota": NO_QUOTA,
+    "NoMatchingFlavor": "no flavor of the ClusterQueue fits: look at its coveredResources, and at the job's nodeSelector and tolerations",
+    "Preempted": "another job has gone before; this one goes on by itself when there is quota again",
+    "AdmissionChecks": "the ClusterQueue asks for more than quota: see its admission checks",
     "OutOfMemory": "raise resources.memory, or lower batch sizes",
 }
 """What to do, by reason of a condition, a pod or an event."""
 TROUBLES = {
+    "ChildRefused",
     "FailedMount",
     "FailedAttachVolume",
     "FailedCreate",

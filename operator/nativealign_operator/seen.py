@@ -16,6 +16,8 @@ from nativealign_api.vocabulary import LABEL_ATTEMPT, LABEL_PHASE, LABEL_STEP
 Json = dict[str, Any]
 
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+QUEUE_WAITS = {"Evicted": "True", "QuotaReserved": "False"}
+"""Conditions of a Workload that tell why it waits, with the status in which they do."""
 IDLE_REASONS = {"ContainerCreating", "PodInitializing"}
 """Reasons of a waiting container that say nothing."""
 
@@ -156,19 +158,17 @@ def read_pod(pod: Json) -> Pod:
 
 
 def read_queue(workload: Json) -> tuple[str, str]:
-    """Reason and message of why a Workload of Kueue's waits: why it was stopped, why it has no quota, or what it wants besides."""
+    """Reason and message of why a Workload of Kueue's waits: why it was stopped and why it has no quota, or what it wants besides."""
     status = workload.get("status", {})
     conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
-    waits = (("Evicted", "True"), ("QuotaReserved", "False"), ("Admitted", "False"))
-    told = [conditions[kind] for kind, truth in waits if conditions.get(kind, {}).get("status") == truth]
-    if conditions.get("QuotaReserved", {}).get("status") != "True":  # that it is not admitted then says nothing more
-        told = [condition for condition in told if condition["type"] != "Admitted"]
-    messages = dict.fromkeys(condition.get("message", "") for condition in told)
-    open_checks = [check for check in status.get("admissionChecks") or [] if check["state"] != "Ready"]
-    checks = [f"{check['name']} is {check['state']} ({check.get('message') or 'no message'})" for check in open_checks]
-    if not told:
+    told = [conditions[kind] for kind, waits in QUEUE_WAITS.items() if conditions.get(kind, {}).get("status") == waits]
+    if told:
+        return told[0].get("reason", "Queued"), "; ".join(dict.fromkeys(condition.get("message", "") for condition in told))
+    if "QuotaReserved" not in conditions:
         return "Queued", "Kueue has not looked at it yet"
-    return told[0].get("reason", "Queued"), "; ".join([*messages, *checks])
+    checks = [check for check in status.get("admissionChecks") or [] if check["state"] != "Ready"]
+    waits_for = [f"{check['name']} is {check['state']}" + f": {check['message']}" * bool(check.get("message")) for check in checks]
+    return "AdmissionChecks", "; ".join(["quota is reserved", *waits_for])
 
 
 def when(timestamp: str) -> datetime:

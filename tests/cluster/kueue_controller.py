@@ -10,9 +10,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,21 @@ class Kueue:
     configuration: Json
     """As its chart has it, on ports of this machine."""
 
-    @contextmanager
-    def running(self, **changes: Any) -> Iterator[None]:
-        """The controller for the time of a block, until its webhooks answer; with fields of its Configuration changed."""
+    _process: ExitStack = field(default_factory=ExitStack)
+
+    def start(self, **changes: Any) -> None:
+        """The controller, anew if it runs, until its webhooks answer; with fields of its Configuration changed."""
+        self.stop()
         health = free_port()
         configuration = self.configuration | {"health": {"healthProbeBindAddress": f"127.0.0.1:{health}"}} | changes
         file = self.folder / "configuration.json"
         file.write_text(json.dumps(configuration))
         flags = [f"--config={file}", f"--kubeconfig={self.plane.kubeconfig}", "--zap-log-level=2"]
-        with running("kueue", flags, self.folder):
-            _wait_until_ready(f"http://127.0.0.1:{health}/readyz", self.folder / "kueue.log")
-            yield
+        self._process.enter_context(running("kueue", flags, self.folder))
+        _wait_until_ready(f"http://127.0.0.1:{health}/readyz", self.folder / "kueue.log")
+
+    def stop(self) -> None:
+        self._process.close()
 
 
 def install(plane: ControlPlane, folder: Path) -> Kueue:
