@@ -236,23 +236,22 @@ def _pin_inputs(seen: Seen, decision: Decision, message: TerminationMessage) -> 
 
 def _count_time(status: JobStatus, place: _Place, child: Child, now: datetime) -> None:
     """Adds the time of an attempt that has ended, as the Job's own clock tells it; one that waits in a queue costs nothing."""
-    if child.suspended:
-        return
-    _add_time(status, place, (child.finished or now) - (child.started or child.created))
+    if not child.suspended:
+        _add_time(status, place, child, (child.finished or now) - (child.started or child.created))
 
 
-def _count_run(status: JobStatus, place: _Place, now: datetime) -> None:
+def _count_run(status: JobStatus, place: _Place, child: Child, now: datetime) -> None:
     """Adds the time of pods that Kueue has taken away: the Job's own clock starts anew when it goes on."""
     running = next((c for c in status.conditions if c.type == Condition.RUNNING and c.status == "True"), None)
-    if running:
-        _add_time(status, place, now - when(running.last_transition_time))
+    if running and running.last_transition_time:
+        _add_time(status, place, child, now - when(running.last_transition_time))
 
 
-def _add_time(status: JobStatus, place: _Place, time: timedelta) -> None:
+def _add_time(status: JobStatus, place: _Place, child: Child, time: timedelta) -> None:
     seconds = max(0.0, time.total_seconds())
     place.step.seconds = (place.step.seconds or 0.0) + seconds
     status.cost.step_seconds += seconds
-    status.cost.accelerator_seconds += seconds * place.phase.resources.gpus_per_node * place.phase.parallelism
+    status.cost.accelerator_seconds += seconds * place.phase.resources.gpus_per_node * child.parallelism
 
 
 # A phase
@@ -328,7 +327,7 @@ def _watch(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
 
 def _queued(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
     """Kueue holds the child, or has stopped it. No event tells of Kueue's reasons, so they are looked for."""
-    _count_run(decision.status, place, seen.now)
+    _count_run(decision.status, place, child, seen.now)
     reason, message = seen.queue or ("Queued", "Kueue has not admitted it yet")
     _say(seen, decision, "Queued", reason, f"{place.step.name} {place.phase.name}: {message}")
     waited = (seen.now - child.created) / 4

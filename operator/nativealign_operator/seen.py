@@ -67,6 +67,8 @@ class Child:
     reason: str
     message: str
     suspended: bool
+    parallelism: int
+    """Pods at the same time; Kueue may have admitted fewer than were asked for."""
     deleting: bool
     ready: int
     succeeded: int
@@ -126,6 +128,7 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
         reason=ended.get("reason", "") if ended else "",
         message=ended.get("message", "") if ended else "",
         suspended=bool(spec.get("suspend")),
+        parallelism=spec.get("parallelism", 1),
         deleting="deletionTimestamp" in metadata,
         ready=status.get("ready", 0),
         succeeded=status.get("succeeded", 0),
@@ -158,7 +161,7 @@ def read_pod(pod: Json) -> Pod:
 
 
 def read_queue(workload: Json) -> tuple[str, str]:
-    """Reason and message of why a Workload of Kueue's waits: why it was stopped and why it has no quota, or what it wants besides."""
+    """Reason and message of why a Workload of Kueue's waits: what stopped it, why it has no quota, or what it wants besides."""
     status = workload.get("status", {})
     conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     told = [conditions[kind] for kind, waits in QUEUE_WAITS.items() if conditions.get(kind, {}).get("status") == waits]
@@ -167,7 +170,7 @@ def read_queue(workload: Json) -> tuple[str, str]:
     if "QuotaReserved" not in conditions:
         return "Queued", "Kueue has not looked at it yet"
     checks = [check for check in status.get("admissionChecks") or [] if check["state"] != "Ready"]
-    waits_for = [f"{check['name']} is {check['state']}" + f": {check['message']}" * bool(check.get("message")) for check in checks]
+    waits_for = [": ".join(filter(None, [f"{check['name']} is {check['state']}", check.get("message")])) for check in checks]
     return "AdmissionChecks", "; ".join(["quota is reserved", *waits_for])
 
 

@@ -1,7 +1,7 @@
 """The real Kueue on a test's control plane: the objects of its own chart, and its controller as a process on this machine.
 
-CRDs, webhooks and configuration come out of Kueue's module in the version that kueue/go.mod pins. Only what ties them to a cluster's
-network is changed: webhooks are reached by URL. Kueue keeps a certificate that it finds valid, so that one for 127.0.0.1 is given.
+CRDs, webhooks and configuration come out of Kueue's module in the version that kueue/go.mod pins. Only what ties them to pods is
+changed: webhooks are reached by URL. Kueue keeps a certificate that it finds valid, so it is given one for 127.0.0.1.
 """
 
 import base64
