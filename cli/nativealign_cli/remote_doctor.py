@@ -12,8 +12,8 @@ from nativealign_operator.conditions import finished
 from nativealign_operator.seen import Pod, read_pod
 
 NO_QUEUE = (
-    "create that LocalQueue and its ClusterQueue, or correct spec.queueName, which every job needs where Kueue lets nothing start "
-    "without a queue; look-ups and commits get theirs by kueue.shortQueue in the chart's values"
+    "create that LocalQueue and its ClusterQueue, have them resumed if they are stopped, or correct spec.queueName, which every job "
+    "needs where Kueue lets nothing start without a queue; look-ups and commits get theirs by kueue.shortQueue in the chart's values"
 )
 NO_QUOTA = (
     "wait for others to end. What is above the maximum capacity never fits: ask for more quota, or for less in gpusPerNode, nodes, "
@@ -35,7 +35,10 @@ ADVICE = {
     "NodeNotReady": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
     "TaintManagerEviction": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
     "ChildRefused": "a quota or a policy says no, or an admission webhook (Kueue's: mjob.kb.io) does not answer",
+    "Queued": "is Kueue running, does its managedJobsNamespaceSelector take this namespace in, may the operator list Workloads?",
     "Inadmissible": NO_QUEUE,
+    "ClusterQueueStopped": NO_QUEUE,
+    "LocalQueueStopped": NO_QUEUE,
     "Misconfigured": NO_QUEUE,
     "Pending": NO_QUOTA,
     "WaitingForQuota": NO_QUOTA,

@@ -165,6 +165,8 @@ def test_a_job_waits_with_kueues_words_and_goes_on_when_there_is_more_quota(site
     told = condition(workloads(site)["ej-second-evaluate-evaluate-0"], "QuotaReserved")
     assert says(site, "EvalJob", "second") == f"evaluate evaluate: {told['message']}"
     site.reaches("EvalJob", "second", "Queued", told["reason"], 1)
+    set_quota(site, 1)
+    site.wait(lambda: "> maximum capacity (1)" in says(site, "EvalJob", "second"), "Kueue's new words", 30)
     set_quota(site, 4)
     runs(site, "ej-second-evaluate-evaluate-0")
     site.reaches("EvalJob", "second", "Running", "PodsRunning", 30)
