@@ -11,6 +11,14 @@ from nativealign_operator.cluster import ApiError, Json
 from nativealign_operator.conditions import finished
 from nativealign_operator.seen import TROUBLES, Pod, read_pod
 
+NO_QUEUE = (
+    "create that LocalQueue and its ClusterQueue, have them resumed if they are stopped, or correct spec.queueName. Where nothing "
+    "starts without a queue, every job needs one, and look-ups and commits get theirs by kueue.shortQueue in the chart's values"
+)
+NO_QUOTA = (
+    "wait for others to end. What is above the maximum capacity never fits: ask for more quota, or for less in gpusPerNode, nodes, "
+    "cpu and memory"
+)
 ADVICE = {
     "WaitingForInput": "create that job, or wait for it",
     "UpstreamFailed": "mend the job that this one refers to; it goes on by itself",
@@ -28,10 +36,22 @@ ADVICE = {
     "BucketNotFound": "create the bucket, or correct spec.store.bucket",
     "NodeNotReady": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
     "TaintManagerEviction": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
+    "ChildRefused": "a quota or a policy says no, or an admission webhook (Kueue's: mjob.kb.io) does not answer",
+    "Queued": "is Kueue running, does its managedJobsNamespaceSelector take this namespace in, may the operator list Workloads?",
+    "Inadmissible": NO_QUEUE,
+    "ClusterQueueStopped": NO_QUEUE,
+    "LocalQueueStopped": NO_QUEUE,
+    "Misconfigured": NO_QUEUE,
+    "Pending": NO_QUOTA,
+    "WaitingForQuota": NO_QUOTA,
+    "ExceedsMaxQuota": NO_QUOTA,
+    "NoMatchingFlavor": "no flavor of the ClusterQueue fits: look at its coveredResources, at nodeSelector and tolerations",
+    "Preempted": "another job has gone before; this one goes on by itself when there is quota again",
+    "AdmissionChecks": "the ClusterQueue asks for more than quota: see its admission checks",
     "OutOfMemory": "raise resources.memory, or lower batch sizes",
 }
 """What to do, by reason of a condition, a pod or an event."""
-WORTH_TELLING = TROUBLES | {"FailedScheduling", "NodeNotReady", "TaintManagerEviction", "Evicted"}
+WORTH_TELLING = TROUBLES | {"ChildRefused", "FailedScheduling", "NodeNotReady", "TaintManagerEviction", "Evicted"}
 """Reasons of events."""
 
 

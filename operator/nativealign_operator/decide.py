@@ -7,7 +7,7 @@ with the version that was read, and the child is created second, under a name th
 Called by reconcile.py; the local runner has the same order of phases in cli/runner.py.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from nativealign_api.cost import charge
@@ -17,11 +17,11 @@ from nativealign_api.plan import Phase, Plan, Step, plan, step_statuses
 from nativealign_api.resolved import resolve
 from nativealign_api.status import JobStatus, StepStatus, duration
 from nativealign_api.steps import INSPECT, Form
-from nativealign_api.vocabulary import ExitCode
+from nativealign_api.vocabulary import Condition, ExitCode
 from nativealign_operator.conditions import UNWELL, finished, say, stamp
 from nativealign_operator.pod import Json
 from nativealign_operator.render import RenderSettings, render_phase
-from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen, Stranger
+from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen, Stranger, when
 
 WORKLOAD = "workload"
 """Key of the workload image in `status.pinned.images`. It is a reference and no digest, since later pods start from it: what a
@@ -34,12 +34,12 @@ DEADLINE = "DeadlineExceeded"
 """Reason of a Job whose active deadline has passed."""
 EVENTS_SECONDS = 15
 """Between two looks at a child that does not start and whose pods do not say why: no watch tells of events."""
-
-
 NAME_CONFLICT = "NameConflict"
 """Reason of a job whose next child's name somebody else's object has."""
 LEAVING_SECONDS, CONFLICT_SECONDS = 2, 30
 """Between two looks at such an object: while it goes, and while it stays."""
+FIRST_QUEUE_LOOK, LONGEST_QUEUE_LOOK = timedelta(seconds=2), timedelta(seconds=60)
+"""Between two looks at a job that waits in a queue; the longer it has waited the rarer."""
 
 
 @dataclass(frozen=True)
@@ -242,11 +242,23 @@ def _pin_inputs(seen: Seen, decision: Decision, message: TerminationMessage) -> 
 
 
 def _count_time(status: JobStatus, place: _Place, child: Child, now: datetime) -> None:
-    """Adds the time of an attempt that has ended, as the Job's own clock tells it."""
-    seconds = max(0.0, ((child.finished or now) - (child.started or child.created)).total_seconds())
+    """Adds the time of an attempt that has ended, as the Job's own clock tells it; one that waits in a queue costs nothing."""
+    if not child.suspended:
+        _add_time(status, place, child, (child.finished or now) - (child.started or child.created))
+
+
+def _count_run(status: JobStatus, place: _Place, child: Child, now: datetime) -> None:
+    """Adds the time of pods that Kueue has taken away: the Job's own clock starts anew when it goes on."""
+    running = next((c for c in status.conditions if c.type == Condition.RUNNING and c.status == "True"), None)
+    if running and running.last_transition_time:
+        _add_time(status, place, child, now - when(running.last_transition_time))
+
+
+def _add_time(status: JobStatus, place: _Place, child: Child, time: timedelta) -> None:
+    seconds = max(0.0, time.total_seconds())
     place.step.seconds = (place.step.seconds or 0.0) + seconds
     status.cost.step_seconds += seconds
-    status.cost.accelerator_seconds += seconds * place.phase.resources.gpus_per_node * place.phase.parallelism
+    status.cost.accelerator_seconds += seconds * place.phase.resources.gpus_per_node * child.parallelism
 
 
 # A phase
@@ -279,9 +291,9 @@ def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSetti
         return
     step.state, step.phase = "Running", place.phase.name
     _say(seen, decision, "Retrying" if step.failures else "Running", "PodsCreated", f"{step.name} {place.phase.name} is starting")
-    image = RenderSettings(decision.status.pinned.images.get(WORKLOAD, settings.image), settings.store, settings.token_audience)
+    pinned = replace(settings, image=decision.status.pinned.images.get(WORKLOAD, settings.image))
     job = seen.job.model_copy(update={"status": decision.status})
-    rendered = render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=step.attempt), image)
+    rendered = render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=step.attempt), pinned)
     decision.create = rendered.objects()
 
 
@@ -322,8 +334,7 @@ def _watch(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
     """What a child that is under way is doing, and whether one of its deadlines has passed."""
     _show_progress(seen, place, child)
     if child.suspended:
-        reason, message = seen.queue or ("Queued", "Kueue has not admitted it yet")
-        _say(seen, decision, "Queued", reason, f"{place.step.name} {place.phase.name}: {message}")
+        _queued(seen, decision, place, child)
         return
     if _lost(seen, decision, place, child) or _frozen(seen, decision, place, child):
         return
@@ -333,6 +344,15 @@ def _watch(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
         _say(seen, decision, state, "PodsRunning", f"{place.step.name} {place.phase.name} runs", pods_run=True)
         return
     _waiting(seen, decision, place, child)
+
+
+def _queued(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
+    """Kueue holds the child, or has stopped it. No event tells of Kueue's reasons, so they are looked for."""
+    _count_run(decision.status, place, child, seen.now)
+    reason, message = seen.queue or ("Queued", "Kueue has not admitted it yet")
+    _say(seen, decision, "Queued", reason, f"{place.step.name} {place.phase.name}: {message}")
+    waited = (seen.now - child.created) / 4
+    decision.again(seen.now + min(max(waited, FIRST_QUEUE_LOOK), LONGEST_QUEUE_LOOK))
 
 
 def _show_progress(seen: Seen, place: _Place, child: Child) -> None:

@@ -23,7 +23,7 @@ from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
 from nativealign_operator.progress import ProgressBoard
 from nativealign_operator.render import RenderSettings
-from nativealign_operator.seen import Child, Seen, Stranger, read_child, read_stranger, silent, trouble
+from nativealign_operator.seen import Child, Seen, Stranger, read_child, read_queue, read_stranger, silent, trouble
 
 COMPONENT = "nativealign-operator"
 REFUSED_SECONDS = 30.0
@@ -111,7 +111,7 @@ class Reconciler:
         try:
             selector = f"kueue.x-k8s.io/job-uid={held.uid}"
             async for page in self._cluster.pages(path_of("Workload", namespace), selector):
-                return next((_queue_reason(workload) for workload in page["items"]), None)
+                return next((read_queue(workload) for workload in page["items"]), None)
         except ApiError as error:
             if error.code not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
                 raise
@@ -184,7 +184,7 @@ class Reconciler:
                     created = await self._cluster.get(path_of(item["kind"], key.namespace, item["metadata"]["name"]))
                     if stranger := read_stranger(created, item["kind"], job):
                         return stranger
-                elif error.code in (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY):
+                elif _refused(error):
                     self._refuse(decision, f"{item['kind']} {item['metadata']['name']}: {error.message}")
                     return None
                 else:
@@ -251,10 +251,7 @@ def _referenced(job: JobObject) -> list[tuple[str, str, str]]:
     return [(reference, *reference.split("/", 1)) for reference in references(job)]  # type: ignore[misc]
 
 
-def _queue_reason(workload: Json) -> tuple[str, str]:
-    """Reason and message of the condition that tells why a Workload waits."""
-    conditions = {c["type"]: c for c in workload.get("status", {}).get("conditions", [])}
-    for kind, waits in (("Evicted", "True"), ("QuotaReserved", "False"), ("Admitted", "False")):
-        if conditions.get(kind, {}).get("status") == waits:
-            return conditions[kind].get("reason", "Queued"), conditions[kind].get("message", "")
-    return "Queued", "Kueue has not looked at it yet"
+def _refused(error: ApiError) -> bool:
+    """Whether quota, a policy or a webhook says no, or the webhook that is to say it cannot be asked."""
+    unasked = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and "failed calling webhook" in error.message
+    return unasked or error.code in (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)

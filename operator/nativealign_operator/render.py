@@ -47,6 +47,8 @@ class RenderSettings:
     """Store of jobs that name none."""
     token_audience: str = "sts.amazonaws.com"
     """Audience of the service account token that pods with a service account get."""
+    short_queue: str | None = None
+    """Kueue LocalQueue for the look-ups and commits of queued jobs, where the cluster lets nothing start without a queue."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,17 @@ def _service(job: JobObject, name: str, resolved: ResolvedJob) -> Json:
 
 
 def _job(job: JobObject, name: str, phase: Phase, resolved: ResolvedJob, config_map: str, settings: RenderSettings) -> Json:
+    gang = phase.form is Form.GANG
     metadata = _metadata(job, name, resolved)
-    if job.spec.queue_name and (phase.form is not Form.SINGLE or resolved.resources.gpus_per_node):
-        # a look-up or a commit takes seconds and no accelerator: it must not wait behind those that do
-        metadata["labels"] = metadata["labels"] | {QUEUE_NAME: job.spec.queue_name}
+    queue = _queue(job, phase, resolved, settings)
+    if queue:
+        metadata["labels"] = metadata["labels"] | {QUEUE_NAME: queue}
         if phase.form is Form.SHARDED and phase.parallelism > 1:
             metadata["annotations"] = {MIN_PARALLELISM: "1"}
-    gang = phase.form is Form.GANG
     spec: Json = {
         "completionMode": "Indexed",
         "completions": phase.indexes,
-        "parallelism": phase.indexes if gang else min(phase.parallelism, phase.indexes),
+        "parallelism": phase.parallelism,
         "podReplacementPolicy": "Failed",
         **(_gang_failures() if gang else _shard_failures(job.spec.retries)),
     }
@@ -159,6 +161,13 @@ def _job(job: JobObject, name: str, phase: Phase, resolved: ResolvedJob, config_
     )
     template["metadata"]["labels"] = labels(resolved)
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}
+
+
+def _queue(job: JobObject, phase: Phase, resolved: ResolvedJob, settings: RenderSettings) -> str | None:
+    """A look-up or a commit takes seconds and no accelerator: it must not wait behind those that do."""
+    if job.spec.queue_name and phase.form is Form.SINGLE and not resolved.resources.gpus_per_node:
+        return settings.short_queue
+    return job.spec.queue_name
 
 
 def _shard_failures(retries: int) -> Json:

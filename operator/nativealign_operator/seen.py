@@ -16,6 +16,8 @@ from nativealign_api.vocabulary import LABEL_ATTEMPT, LABEL_PHASE, LABEL_STEP
 Json = dict[str, Any]
 
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+QUEUE_WAITS = {"Evicted": "True", "QuotaReserved": "False"}
+"""Conditions of a Workload that tell why it waits, with the status in which they do."""
 IDLE_REASONS = {"ContainerCreating", "PodInitializing"}
 """Reasons of a waiting container that say nothing."""
 TROUBLES = {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "NetworkNotReady", "FailedCreate"}
@@ -69,6 +71,8 @@ class Child:
     reason: str
     message: str
     suspended: bool
+    parallelism: int
+    """Pods at the same time; Kueue may have admitted fewer than were asked for."""
     deleting: bool
     ready: int
     succeeded: int
@@ -147,6 +151,7 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
         reason=ended.get("reason", "") if ended else "",
         message=ended.get("message", "") if ended else "",
         suspended=bool(spec.get("suspend")),
+        parallelism=spec.get("parallelism", 1),
         deleting="deletionTimestamp" in metadata,
         ready=status.get("ready", 0),
         succeeded=status.get("succeeded", 0),
@@ -207,6 +212,20 @@ def trouble(events: Iterable[Json]) -> tuple[str, str] | None:
 def told_at(event: Json) -> datetime:
     """When an event was last told."""
     return when(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+
+
+def read_queue(workload: Json) -> tuple[str, str]:
+    """Reason and message of why a Workload of Kueue's waits: what stopped it, why it has no quota, or what it wants besides."""
+    status = workload.get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    told = [conditions[kind] for kind, waits in QUEUE_WAITS.items() if conditions.get(kind, {}).get("status") == waits]
+    if told:
+        return told[0].get("reason", "Queued"), "; ".join(dict.fromkeys(condition.get("message", "") for condition in told))
+    if "QuotaReserved" not in conditions:
+        return "Queued", "Kueue has not looked at it yet"
+    checks = [check for check in status.get("admissionChecks") or [] if check["state"] != "Ready"]
+    waits_for = [": ".join(filter(None, [f"{check['name']} is {check['state']}", check.get("message")])) for check in checks]
+    return "AdmissionChecks", "; ".join(["quota is reserved", *waits_for])
 
 
 def when(timestamp: str) -> datetime:

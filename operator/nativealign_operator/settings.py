@@ -27,6 +27,8 @@ class OperatorSettings(BaseModel):
     """Store of jobs that name none, as JSON."""
     token_audience: str = "sts.amazonaws.com"
     """Audience of tokens for workload identity."""
+    short_queue: str | None = None
+    """Kueue LocalQueue for the look-ups and commits of queued jobs; without one they are not queued."""
     namespace: Annotated[str, Field(min_length=1)]
     """The operator's own namespace, where its Lease lies."""
     watch_namespaces: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ class OperatorSettings(BaseModel):
 
     @property
     def rendering(self) -> RenderSettings:
-        return RenderSettings(self.image, self.store, self.token_audience)
+        return RenderSettings(self.image, self.store, self.token_audience, self.short_queue)
 
 
 def from_environment(environment: Mapping[str, str]) -> OperatorSettings:

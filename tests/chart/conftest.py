@@ -1,7 +1,5 @@
 """A real kube-apiserver with the CRDs of the Prometheus operator, for what only an apiserver can say of the chart."""
 
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +37,4 @@ def schemas(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def monitoring_crds() -> Path:
     """The Prometheus operator's own CRDs, from its pinned Go module."""
-    command = [build.go_for(build.HELM / "prometheus-operator"), "mod", "download", "-json", MONITORING]
-    done = subprocess.run(
-        command, cwd=build.HELM / "prometheus-operator", env=build.go_environment(), capture_output=True, text=True, check=True
-    )
-    return Path(json.loads(done.stdout)["Dir"]) / "example" / "prometheus-operator-crd"
+    return build.module_folder(build.HELM / "prometheus-operator", MONITORING) / "example" / "prometheus-operator-crd"

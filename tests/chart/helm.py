@@ -51,6 +51,7 @@ MATRIX: dict[str, Json] = {
     },
     "placed": {
         "fullnameOverride": "aligner",
+        "kueue": {"shortQueue": "short"},
         "serviceAccount": {"annotations": {"example.org/role": "aligner"}},
         "podDisruptionBudget": {"maxUnavailable": "50%"},
         "operator": {

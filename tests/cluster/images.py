@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from .build import binary, cache, locked
 from .s3 import free_port
-from .servers import Server, running, wait_for
+from .servers import Server, answers, running, wait_for
 
 ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
@@ -92,7 +92,7 @@ def registry(address: str) -> Iterator[str]:
         file.write_text(json.dumps(settings))
         environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
         with running(Server("registry", [binary("registry"), "serve", file], Path(folder), environment)) as server:
-            wait_for(lambda: _answers(f"http://{address}/v2/"), "registry", server.log)
+            wait_for(lambda: answers(f"http://{address}/v2/"), "registry", server.log)
             yield address
 
 
@@ -157,14 +157,6 @@ def _command() -> list[str]:
     """A storage apart from the machine's own, where the name of the base may mean the real one."""
     home = store() / "buildah"
     return ["buildah", f"--root={home / 'storage'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":

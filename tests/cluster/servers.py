@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,3 +59,12 @@ def wait_for(look: Callable[[], bool], what: str, log: Path | None = None, secon
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} does not start: {log.read_text()[-2000:] if log else ''}")
         time.sleep(LOOK_SECONDS)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET succeeds."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False

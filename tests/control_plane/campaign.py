@@ -48,6 +48,8 @@ JOBS: dict[str, Json] = {
     },
     "EvalJob": {"model": {"uri": "s3://models/base"}, "data": {"uri": "s3://benchmarks"}, "benchmarks": [{"name": "exams-ar"}]},
 }
+LIVING = "status.phase!%3DSucceeded,status.phase!%3DFailed"
+"""Field selector of the pods that have not ended."""
 TIMES = ("lastTransitionTime", "startTime", "completionTime", "seconds", "stepSeconds", "acceleratorSeconds")
 
 
@@ -64,12 +66,14 @@ class Run:
 
 
 class PlayedPods(threading.Thread):
-    """Ends every pod at once, with what its phase says."""
+    """Ends every pod at once, with what its phase says; those of a step that is held run until it is released."""
 
     def __init__(self, plane: ControlPlane) -> None:
         super().__init__(daemon=True)
         self._plane, self._stop_it = plane, threading.Event()
         self._words: World = world()
+        self.held: set[tuple[str, str]] = set()
+        """Steps whose pods go on running, by namespace and step."""
         self.uids: dict[tuple[str, str], set[str]] = {}
         """Uids of each Job that had a pod, by namespace and name."""
 
@@ -78,8 +82,8 @@ class PlayedPods(threading.Thread):
         api = ControlPlane(self._plane.connect, connection, self._plane.token, self._plane.kubeconfig)
         while not self._stop_it.is_set():
             try:
-                for pod in api.request("GET", "/api/v1/pods?fieldSelector=status.phase%3DPending")[1]["items"]:
-                    self._end(api, pod)
+                for pod in api.request("GET", f"/api/v1/pods?fieldSelector={LIVING}")[1]["items"]:
+                    self._attend(api, pod)
             except (OSError, HTTPException):
                 connection.close()
             time.sleep(0.1)
@@ -88,28 +92,29 @@ class PlayedPods(threading.Thread):
         self._stop_it.set()
         self.join(10)
 
-    def _end(self, api: ControlPlane, pod: Json) -> None:
-        metadata = pod["metadata"]
+    def _attend(self, api: ControlPlane, pod: Json) -> None:
+        metadata, phase = pod["metadata"], pod["status"]["phase"]
         (owner,) = metadata["ownerReferences"]
         self.uids.setdefault((metadata["namespace"], owner["name"]), set()).add(owner["uid"])
-        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        if phase == "Pending":
+            self._bind(api, pod)
+        if "deletionTimestamp" in metadata:
+            self._stopped(api, pod)
+        elif (metadata["namespace"], metadata["labels"][LABEL_STEP]) not in self.held:
+            ended = {"exitCode": 0, "reason": "Completed", "message": pack(self._says(metadata["labels"]))}
+            _write(api, pod, "Succeeded", {"terminated": ended})
+        elif phase == "Pending":
+            _write(api, pod, "Running", {"running": {}})
+
+    def _bind(self, api: ControlPlane, pod: Json) -> None:
         target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
-        api.request(
-            "POST",
-            f"{path}/binding",
-            {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target},
-        )
-        ended = {"exitCode": 0, "reason": "Completed", "message": pack(self._says(metadata["labels"]))}
-        container = {
-            "name": "workload",
-            "image": "x",
-            "imageID": "",
-            "restartCount": 0,
-            "ready": False,
-            "state": {"terminated": ended},
-        }
-        body = {"status": {"phase": "Succeeded", "containerStatuses": [container]}}
-        api.request("PATCH", f"{path}/status", body, form=STRATEGIC)
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}, "target": target}
+        api.request("POST", f"{_path(pod)}/binding", body)
+
+    def _stopped(self, api: ControlPlane, pod: Json) -> None:
+        """As SIGTERM ends a process that has no answer to it."""
+        _write(api, pod, "Failed", {"terminated": {"exitCode": 143, "reason": "Error"}})
+        api.request("DELETE", _path(pod), {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}})
 
     def _says(self, labels: Json) -> Json:
         if labels[LABEL_STEP] == "inspect":
@@ -120,6 +125,17 @@ class PlayedPods(threading.Thread):
             }
             return {"digest": f"{1:032x}", "pinned": pins, "committed": {}, "counts": {"files": 3}}
         return {"counts": {"out": 7}, "metrics": {"loss": 0.5}} if labels[LABEL_PHASE] == "commit" else {}
+
+
+def _path(pod: Json) -> str:
+    return path_of("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
+
+
+def _write(api: ControlPlane, pod: Json, phase: str, state: Json) -> None:
+    facts = {"name": "workload", "image": "x", "imageID": "", "restartCount": 0, "ready": phase == "Running", "state": state}
+    conditions = [{"type": "Ready", "status": str(phase == "Running")}]
+    body = {"status": {"phase": phase, "conditions": conditions, "containerStatuses": [facts]}}
+    api.request("PATCH", f"{_path(pod)}/status", body, form=STRATEGIC)
 
 
 def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, fault: Fault | None) -> Run:

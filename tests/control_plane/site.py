@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minio import Minio
 from tests.cluster.control_plane import ControlPlane
@@ -21,6 +21,9 @@ from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.conditions import ENDED
 from nativealign_operator.paths import path_of
+
+if TYPE_CHECKING:
+    from tests.control_plane.campaign import PlayedPods
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -35,7 +38,7 @@ class Site:
     """One namespace."""
 
     plane: ControlPlane
-    kubelet: TestKubelet
+    kubelet: "TestKubelet | PlayedPods"
     s3: S3Server
     namespace: str
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.world import ALIGN, PRETRAIN, SETTINGS, World, digest, world
 
 from nativealign_api.status import JobStatus, StepStatus
+from nativealign_operator.conditions import stamp
 from nativealign_operator.decide import MAX_DISRUPTIONS, decide
 from nativealign_operator.seen import Progress, Stranger, read_stranger
 
@@ -471,6 +472,56 @@ def test_kueue_is_named_as_the_reason_to_wait() -> None:
     seen.wait(10**6)
     seen.settle()
     assert seen.status.state == "Queued"
+
+
+def queued(seen: World, held: bool, reason: str = "Pending") -> None:
+    """Kueue holds the current child, or lets it go; its Job has a start time of its own each time."""
+    job = seen.jobs[seen.current]
+    job["spec"]["suspend"] = held
+    job["status"] = {} if held else {"startTime": stamp(seen.now)}
+    seen.pods[seen.current] = []
+    seen.queue = (reason, "insufficient unused quota") if held else None
+    seen.settle()
+
+
+def test_time_in_a_queue_costs_nothing_and_that_of_preempted_pods_does() -> None:
+    seen = pretraining()
+    train = seen.status.steps[2]
+    before = seen.status.cost.accelerator_seconds
+    seen.wait(100)
+    queued(seen, True, "Preempted")
+    assert (seen.status.state, ready(seen.status)[0], train.failures) == ("Queued", "Preempted", 0)
+    seen.wait(1000)
+    queued(seen, True)
+    queued(seen, False)
+    seen.run(pods=2)
+    seen.settle()
+    seen.wait(10)
+    seen.complete()
+    seen.settle()
+    gpus = 2 * seen.job.spec.train_resources.gpus_per_node
+    assert seen.status.cost.accelerator_seconds - before == 110 * gpus
+
+
+def test_a_job_that_is_suspended_in_a_queue_has_cost_nothing() -> None:
+    seen = pretraining()
+    before = seen.status.cost
+    queued(seen, True)
+    seen.wait(1000)
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
+    seen.settle()
+    assert (seen.status.state, seen.status.cost) == ("Suspended", before)
+
+
+def test_kueue_is_asked_again_and_rarer_the_longer_it_holds_a_job() -> None:
+    seen = world(spec=ALIGN | {"queueName": "research"})
+    seen.settle()
+    looks = []
+    for seconds in (0, 100, 100_000):
+        seen.wait(seconds)
+        queued(seen, True)
+        looks.append((seen.look().requeue or seen.now) - seen.now)
+    assert looks == [timedelta(seconds=2), timedelta(seconds=25), timedelta(seconds=60)]
 
 
 def test_a_gang_that_comes_no_further_is_stopped_and_counts_as_failed() -> None:

@@ -12,6 +12,7 @@ from nativealign_api.status import JobStatus, StepStatus
 from nativealign_operator.cache import Cache, Key
 from nativealign_operator.health import Health
 from nativealign_operator.metrics import Metrics
+from nativealign_operator.seen import read_queue
 from nativealign_operator.settings import BadSettings, from_environment
 from nativealign_operator.workqueue import WorkQueue
 
@@ -179,3 +180,31 @@ def test_settings_come_from_the_environment() -> None:
 def test_wrong_settings_are_named(name: str, value: str, words: str) -> None:
     with pytest.raises(BadSettings, match=words):
         from_environment(GOOD | {f"NATIVEALIGN_OPERATOR_{name}": value})
+
+
+# what Kueue says
+
+
+def workload(checks: list[dict[str, str]] | None = None, **conditions: str) -> dict[str, Any]:
+    told = [{"type": kind, "status": status, "reason": kind[:3], "message": f"{kind}!"} for kind, status in conditions.items()]
+    return {"status": {"conditions": told, "admissionChecks": checks or []}}
+
+
+@pytest.mark.parametrize(
+    ("given_workload", "reason", "message"),
+    [
+        ({}, "Queued", "Kueue has not looked at it yet"),
+        (workload(QuotaReserved="False"), "Quo", "QuotaReserved!"),
+        (workload(Evicted="True", QuotaReserved="False"), "Evi", "Evicted!; QuotaReserved!"),
+        (workload(Evicted="False", QuotaReserved="False"), "Quo", "QuotaReserved!"),
+        (workload([{"name": "budget", "state": "Pending"}], QuotaReserved="True"), "AdmissionChecks", "budget is Pending"),
+        (workload([{"name": "a", "state": "Ready"}, {"name": "b", "state": "Retry", "message": "no"}], QuotaReserved="True"),
+         "AdmissionChecks", "quota is reserved; b is Retry: no"),
+    ],
+)  # fmt: skip
+def test_what_kueue_says_of_a_workload_becomes_reason_and_message(
+    given_workload: dict[str, Any], reason: str, message: str
+) -> None:
+    found = read_queue(given_workload)
+    assert found[0] == reason
+    assert message in found[1]

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,15 @@ def test_kueue_gets_the_queue_and_may_admit_fewer_pods_of_a_sharded_job(queue: s
     assert [one["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") for one in made] == [queue, None]
     assert ["annotations" in one["metadata"] for one in made] == [labelled, False]
     assert all("suspend" not in one["spec"] for one in made)
+
+
+@pytest.mark.parametrize("queue", ["research", None])
+def test_short_jobs_of_queued_jobs_get_the_installations_queue(queue: str | None) -> None:
+    job = specs.parse("AlignJob", {name: value for name, value in specs.SPECS["AlignJob"].items() if name != "queueName" or queue})
+    settings = replace(SETTINGS, short_queue="short")
+    step = plan("AlignJob", job.spec, job.status.pinned).step("clean")
+    made = [render_phase(job, phase, resolve(job, step, phase), settings).job for phase in step.phases]
+    assert [one["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") for one in made] == [queue, queue and "short"]
 
 
 def test_a_pod_gets_only_the_secrets_that_its_phase_uses() -> None:
