@@ -12,8 +12,9 @@ from nativealign_operator.conditions import finished
 from nativealign_operator.seen import TROUBLES, Pod, read_pod
 
 NO_QUEUE = (
-    "create that LocalQueue and its ClusterQueue, have them resumed if they are stopped, or correct spec.queueName. Where nothing "
-    "starts without a queue, every job needs one, and look-ups and commits get theirs by kueue.shortQueue in the chart's values"
+    "create that LocalQueue and its ClusterQueue, have them resumed if they are stopped, or correct spec.queueName. "
+    "Where nothing starts without a queue, every job needs one, and look-ups and commits get theirs by kueue.shortQueue "
+    "in the chart's values"
 )
 NO_QUOTA = (
     "wait for others to end. What is above the maximum capacity never fits: ask for more quota, or for less in gpusPerNode, nodes, "

@@ -57,7 +57,7 @@ class TerminationMessage(Headline):
     digest: str | None = None
     """Digest of inspect, which finds its own."""
     pinned: Pinned | None = None
-    """What inspect pinned; without `upstream` and `images`, which it was told."""
+    """What inspect pinned; without `upstream`, `images` and `store`, which it was told."""
     committed: dict[str, Headline] = {}
     """From inspect: the steps whose manifests are in the store."""
     code: str | None = None
@@ -70,7 +70,8 @@ class TerminationMessage(Headline):
     def pin(self, before: Pinned) -> Pinned:
         """All that a run stands on, from what inspect says and what it was told."""
         assert self.pinned, "only inspect pins"
-        return self.pinned.model_copy(update={"upstream": before.upstream, "images": before.images})
+        told = {"upstream": before.upstream, "images": before.images, "store": before.store}
+        return self.pinned.model_copy(update=told)
 
 
 def pack(message: dict[str, Any]) -> str:

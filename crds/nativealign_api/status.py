@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 from pydantic.alias_generators import to_camel
 
+from nativealign_api.common import Store
+
 
 class StatusModel(BaseModel):
     """Base of status models: camelCase, tolerant of fields that a newer version wrote."""
@@ -80,6 +82,12 @@ class StepStatus(StatusModel):
         return None if self.eta_seconds is None else duration(self.eta_seconds)
 
 
+class PinnedStore(Store):
+    """Tolerant, as every status is."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class Pinned(StatusModel):
     """What a run stands on. Fixed at its first start; no later change of the world reaches it."""
 
@@ -95,6 +103,8 @@ class Pinned(StatusModel):
     """Version of each step at the start."""
     images: dict[str, str] = {}
     """Reference of each container image that was asked for at the start; what ran stands in `steps[].images`."""
+    store: PinnedStore | None = None
+    """The installation's store at the start, for a job that names none."""
 
 
 class Cost(StatusModel):

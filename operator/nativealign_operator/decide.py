@@ -15,7 +15,7 @@ from nativealign_api.kinds import JobObject, references
 from nativealign_api.messages import TerminationMessage
 from nativealign_api.plan import Phase, Plan, Step, plan, step_statuses
 from nativealign_api.resolved import resolve
-from nativealign_api.status import JobStatus, StepStatus, duration
+from nativealign_api.status import JobStatus, PinnedStore, StepStatus, duration
 from nativealign_api.steps import INSPECT, Form
 from nativealign_api.vocabulary import Condition, ExitCode
 from nativealign_operator.conditions import UNWELL, finished, say, stamp
@@ -123,6 +123,8 @@ def _start(seen: Seen, decision: Decision, settings: RenderSettings) -> None:
     status.start_time = stamp(seen.now)
     status.pinned.upstream = {name: _pin(seen, name) for name in references(seen.job)}
     status.pinned.images = {WORKLOAD: seen.job.spec.image or settings.image}
+    if settings.store and not seen.job.spec.store:
+        status.pinned.store = PinnedStore.model_validate(settings.store.model_dump())
     status.steps = [StepStatus(name=INSPECT, attempt=_first_attempt(seen, INSPECT))]
     decision.events.append(Event("Normal", "Started", "all references are complete; inspecting the inputs"))
 
@@ -291,7 +293,8 @@ def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSetti
         return
     step.state, step.phase = "Running", place.phase.name
     _say(seen, decision, "Retrying" if step.failures else "Running", "PodsCreated", f"{step.name} {place.phase.name} is starting")
-    pinned = replace(settings, image=decision.status.pinned.images.get(WORKLOAD, settings.image))
+    before = decision.status.pinned
+    pinned = replace(settings, image=before.images.get(WORKLOAD, settings.image), store=before.store or settings.store)
     job = seen.job.model_copy(update={"status": decision.status})
     rendered = render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=step.attempt), pinned)
     decision.create = rendered.objects()

@@ -80,7 +80,7 @@ def load(path: Path, location: str | None) -> Job:
     Raises NoInputError or UsageError for a file that is none, and the store's errors.
     """
     record = _read_status(path)
-    store = _open(record["spec"], location, path)
+    store = _open(record, location, path)
     status = JobStatus.model_validate(record["status"])
     meta = record["metadata"]
     manifests = {step.name: found for step in status.steps if step.digest and (found := _manifest(store, step.name, step.digest))}
@@ -117,8 +117,8 @@ def _read_status(path: Path) -> Json:
     return record
 
 
-def _open(spec: Json, location: str | None, path: Path) -> ObjectStore:
-    own = spec.get("store") or {}
+def _open(record: Json, location: str | None, path: Path) -> ObjectStore:
+    own = record["spec"].get("store") or record["status"].get("pinned", {}).get("store") or {}
     if location is None and not own:
         raise UsageError("StoreMissing", f"the job of {path} names no store", "give --store")
     uri = location or "/".join(filter(None, (f"s3://{own['bucket']}", own.get("prefix"))))
