@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from nativealign_api.common import Store
 from nativealign_api.kinds import KINDS, JobObject
 from nativealign_api.messages import pack
 from nativealign_api.status import JobStatus
@@ -15,7 +16,8 @@ from nativealign_operator.render import RenderSettings
 from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, Stranger, read_child, silent, trouble
 
 Json = dict[str, Any]
-SETTINGS = RenderSettings("registry.example/workloads@sha256:" + "0" * 64)
+STORE = Store.model_validate({"bucket": "default", "endpoint": "https://minio.example"})
+SETTINGS = RenderSettings("registry.example/workloads@sha256:" + "0" * 64, STORE)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 

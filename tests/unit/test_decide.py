@@ -1,6 +1,7 @@
 """decide: the life of a job, without a cluster. What a user would see in `kubectl get` and `describe`."""
 
 import copy
+import json
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.world import ALIGN, PRETRAIN, SETTINGS, World, digest, world
 
+from nativealign_api.common import Store
 from nativealign_api.status import JobStatus, StepStatus
 from nativealign_operator.conditions import stamp
 from nativealign_operator.decide import MAX_DISRUPTIONS, decide
+from nativealign_operator.render import RenderSettings
 from nativealign_operator.seen import Progress, Stranger, read_stranger
 
 STEPS = ["inspect", "clean", "dedup", "rewrite", "assess"]
@@ -588,13 +591,17 @@ def test_operational_fields_take_effect_at_the_next_child() -> None:
     assert seen.jobs[seen.current]["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/other"
 
 
-def test_an_upgraded_operator_keeps_the_image_of_a_run() -> None:
+def test_an_upgraded_operator_keeps_the_image_and_the_store_of_a_run() -> None:
     seen = world()
+    seen.job.spec = seen.job.spec.model_copy(update={"store": None})
     seen.settle()
     seen.complete(seen.words(seen.current, {}, []))
-    decision = decide(seen.seen(), SETTINGS.__class__("registry.example/newer"))
-    (made,) = [item for item in decision.create if item["kind"] == "Job"]
-    assert made["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.image
+    other = Store.model_validate({"bucket": "other", "endpoint": "https://s3.example"})
+    decision = decide(seen.seen(), RenderSettings("registry.example/newer", other))
+    made = {item["kind"]: item for item in decision.create}
+    assert made["Job"]["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.image
+    (told,) = made["ConfigMap"]["data"].values()
+    assert json.loads(told)["store"]["bucket"] == SETTINGS.store.bucket
 
 
 @pytest.mark.parametrize(
