@@ -1,5 +1,6 @@
 """`nativealign gc`: what no job names goes, what is committed and named stays, whoever works at the same time."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -238,6 +239,15 @@ def _copy(folder: Path, server: S3Server, prefix: str) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             store.upload(path.relative_to(folder).as_posix(), path)
+
+
+def test_a_run_that_this_version_does_not_understand_removes_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, tmp_path / "store")
+    metadata = {"name": "web", "namespace": "default", "uid": "u"}
+    record = {"kind": "AlignJob", "metadata": metadata, "spec": {"corpora": 7}, "status": {"state": "Complete"}}
+    desk.put(".nativealign/runs/default/web-1/status.json", json.dumps(record))
+    done = desk.command("gc", "--delete")
+    assert (done.returncode, "web-1" in done.stderr, "Traceback" in done.stderr) == (78, True, False), done.stderr
 
 
 def test_an_unreadable_list_of_names_removes_nothing(tmp_path: Path) -> None:
