@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from nativealign_api.in_use import names_file
@@ -12,12 +13,19 @@ from nativealign_api.kinds import KINDS, JobObject
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.state import Home
 
+UNKNOWN = "nothing is removed without knowing every job"
 
-def collect_here(home: Home, store: str | None, hours: float, delete: bool) -> int:
+
+def collect_here(home: Home, store: str | None, hours: float, delete: bool, err: Console) -> int:
     """The jobs that ran in a home; none runs meanwhile. Removing a job's folder below runs/ lets its data go."""
     with home.locked():
-        records = [record for run in home.runs() if (record := run.record())]
-        jobs = [KINDS[str(record["kind"])].model.model_validate(record) for record in records]
+        jobs = []
+        for run in home.runs():
+            try:
+                jobs.append(KINDS[run.reference.partition("/")[0]].model.model_validate(run.record()))
+            except ValidationError as error:
+                err.print(f"{run.folder} does not fit this version: {error.errors()[0]['msg']}; {UNKNOWN}", highlight=False)
+                return ExitCode.CONFIG
         return sweep(jobs, store or str(home.store.resolve()), hours, delete)
 
 
@@ -35,7 +43,7 @@ async def collect_on_cluster(
         try:
             jobs = await all_jobs(remote.cluster, namespaces)
         except Unreadable as error:
-            err.print(f"{error}; nothing is removed without knowing every job", highlight=False, soft_wrap=True, markup=False)
+            err.print(f"{error}; {UNKNOWN}", highlight=False, soft_wrap=True, markup=False)
             return ExitCode.CONFIG
     return sweep(jobs, store, hours, delete)
 

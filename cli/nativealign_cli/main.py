@@ -180,7 +180,7 @@ def gc(
     if namespaces or all_namespaces:
         chosen = [] if all_namespaces else list(namespaces or [])
         raise typer.Exit(_on_cluster(lambda _: collecting.collect_on_cluster(context, chosen, store, min_age_hours, delete, err)))
-    raise typer.Exit(collecting.collect_here(Home(home), store, min_age_hours, delete))
+    raise typer.Exit(collecting.collect_here(Home(home), store, min_age_hours, delete, err))
 
 
 def _examine_remote(context: str | None, namespace: str, name: str | None) -> Coroutine[Any, Any, int]:

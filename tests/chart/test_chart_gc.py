@@ -54,6 +54,14 @@ def test_it_removes_only_where_that_is_said() -> None:
     ]
 
 
+def test_its_commands_are_those_that_the_images_know() -> None:
+    """As far as the list of names, which is not there."""
+    command = pod(MATRIX["gc"])["containers"][0]["command"]
+    environment = {"AWS_ENDPOINT_URL": "http://store.example:9000", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    done = subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "NamesUnreadable" in done.stderr) == (78, True), done.stderr
+
+
 def test_one_container_may_list_jobs_and_the_other_has_the_keys() -> None:
     found = pod(MATRIX["gc"])
     (names,), (gc,) = found["initContainers"], found["containers"]

@@ -1,5 +1,6 @@
 """`nativealign gc`: what no job names goes, what is committed and named stays, whoever works at the same time."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -119,12 +120,13 @@ def test_what_failed_attempts_left_in_a_committed_step_goes(shelf: Shelf) -> Non
     assert collect(shelf, NEW) == []
 
 
-def test_a_job_that_claims_a_digest_after_the_look_keeps_it(shelf: Shelf) -> None:
+@pytest.mark.parametrize("sign", ["claimed", "filter/documents-00000-w.jsonl.zst"])
+def test_a_job_that_comes_after_the_look_keeps_what_it_uses(shelf: Shelf, sign: str) -> None:
     shelf.put(f"steps/clean/{OLD}/manifest.json", f"steps/clean/{NEW}/manifest.json")
     shelf.age()
     before = week_ago()
     (waste,) = look(shelf.store, {NEW}, before).waste
-    claim(shelf.store, f"steps/clean/{OLD}")
+    shelf.put(f"steps/clean/{OLD}/{sign}")
     assert not remove(shelf.store, waste, before)
     assert shelf.store.stat(f"steps/clean/{OLD}/manifest.json")
 
@@ -164,7 +166,7 @@ def test_a_claim_in_mid_removal_never_leaves_a_record_without_its_parts(tmp_path
 def test_a_removal_that_was_broken_off_is_finished_by_the_next(tmp_path: Path) -> None:
     step = f"steps/clean/{OLD}"
     shelf = Shelf(LocalStore(tmp_path), tmp_path)
-    shelf.put(*(f"{step}/filter/documents-{shard:05d}-w.jsonl.zst" for shard in range(9)), f"{step}/manifest.json")
+    shelf.put(*(f"{step}/filter/documents-{shard:05d}-w.jsonl.zst" for shard in range(99)), f"{step}/manifest.json")
     shelf.put(f"steps/clean/{NEW}/manifest.json")
     shelf.age()
 
@@ -213,7 +215,12 @@ def test_the_command_frees_what_a_deleted_job_left_and_a_further_run_reuses_the_
     assert "removed;" in lines(desk.command(*arguments, "--delete"))[-1]
     assert [path.parent.name for path in (desk.store / "steps" / "clean").glob("*/manifest.json")] == mine
     assert lines(desk.command(*arguments, "--delete"))[-1].startswith("nothing to remove;")
+    shelf = Shelf(LocalStore(desk.store), desk.store)
+    shelf.age()
     assert desk.run().returncode == 0
+    shelf.put(f"steps/clean/{OTHER}/manifest.json")
+    assert look(shelf.store, {OTHER}, week_ago()).waste == [], "inspect has not claimed what it adopts"
+    shelf.store.delete(f"steps/clean/{OTHER}/manifest.json")
     (run,) = desk.home.runs()
     status = run.status()
     assert status
@@ -232,6 +239,15 @@ def _copy(folder: Path, server: S3Server, prefix: str) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             store.upload(path.relative_to(folder).as_posix(), path)
+
+
+def test_a_run_that_this_version_does_not_understand_removes_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, tmp_path / "store")
+    metadata = {"name": "web", "namespace": "default", "uid": "u"}
+    record = {"kind": "AlignJob", "metadata": metadata, "spec": {"corpora": 7}, "status": {"state": "Complete"}}
+    desk.put(".nativealign/runs/default/web-1/status.json", json.dumps(record))
+    done = desk.command("gc", "--delete")
+    assert (done.returncode, "web-1" in done.stderr, "Traceback" in done.stderr) == (78, True, False), done.stderr
 
 
 def test_an_unreadable_list_of_names_removes_nothing(tmp_path: Path) -> None:

@@ -24,9 +24,8 @@ from nativealign_workloads.store import NotFound, ObjectInfo, ObjectStore
 MANIFEST = "manifest.json"
 FOLDER = re.compile(r"(?:inputs|steps/[a-z-]+)/([0-9a-f]{32})(?=/)")
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-PROGRESS = re.compile(r"/[a-z-]+/(?:segments|answers)/")
-PART = re.compile(r"-\d{5}-[0-9A-Za-z-]+\.[^/]+$")
-"""End of a part's key: shard, writer, suffix."""
+LEFT = re.compile(r"/(?:segments|answers)/\d{5}/|-\d{5}-[0-9A-Za-z-]+\.[^/]+$")
+"""Progress inside a shard, or the end of a part's key: shard, writer, suffix."""
 SELF_TEST = "self-test/"
 BATCH, THREADS = 64, 16
 
@@ -126,19 +125,18 @@ def look(store: ObjectStore, named: Set[str], before: float) -> Found:
 def leftovers(store: ObjectStore, folder: Folder, before: float) -> list[Waste]:
     """What led to a committed step and is named by no record: segments and answers, and the parts of writers that lost or died."""
     infos = list(store.list(f"{folder.prefix}/"))
-    old = [info for info in infos if info.modified < before]
-    progress = [info for info in old if PROGRESS.match(info.key.removeprefix(folder.prefix))]
-    parts = [info for info in old if _is_part(info.key)]
-    if parts:
+    spare = [info for info in infos if info.modified < before and _may_be_left(info.key)]
+    if spare:
         records = [info.key for info in infos if "/shards/" in info.key or info.key == f"{folder.prefix}/{MANIFEST}"]
         with ThreadPoolExecutor(THREADS) as pool:
             named = {key for text in pool.map(store.read, records) for key in _strings(json.loads(text))}
-        parts = [info for info in parts if info.key not in named]
-    return _waste(folder.prefix, "left by attempts that did not commit", progress + parts)
+        spare = [info for info in spare if info.key not in named]
+    return _waste(folder.prefix, "left by attempts that did not commit", spare)
 
 
-def _is_part(key: str) -> bool:
-    return bool(PART.search(key)) and not any(name in key for name in ("/shards/", "/checkpoints/", "/segments/", "/answers/"))
+def _may_be_left(key: str) -> bool:
+    """Whether an object is of a kind that attempts leave; checkpoints and records are not."""
+    return bool(LEFT.search(key)) and not any(name in key for name in ("/shards/", "/checkpoints/"))
 
 
 def _strings(value: Any) -> Iterator[str]:

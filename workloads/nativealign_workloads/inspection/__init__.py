@@ -72,6 +72,7 @@ def _commit(context: Context, spec: Any, pinned: Pinned, found: dict[str, Json])
     own = digest({"kind": context.job.kind, "spec": context.job.parameters, "pins": pins})
     context.job.digest = own
     pinned.inspect = own
+    claim(context.store, context.prefix)
     nothing = {"tally": Tally().dump(), "parts": {}, "facts": {}, "seconds": 0.0}
     headline = commit_step(context, [nothing], {"counts": _counts(found)}, inputs=found)
     new = pinned.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"upstream", "images"})
