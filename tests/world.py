@@ -37,6 +37,7 @@ class World:
     progress: dict[str, Progress] = field(default_factory=dict)
     queue: tuple[str, str] | None = None
     deleting: bool = False
+    refused: tuple[str, str] | None = None
     fresh: bool = True
 
     @property
@@ -58,6 +59,7 @@ class World:
             {name: f"uid-{name}" for name in self.upstream},
             self.progress,
             self.queue,
+            self.refused,
             self.fresh,
         )
 

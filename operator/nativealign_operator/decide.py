@@ -31,6 +31,8 @@ MAX_DISRUPTIONS = 100
 """Disrupted attempts of one step: they count against no limit of the user's, but a cluster that needs more is unwell."""
 DEADLINE = "DeadlineExceeded"
 """Reason of a Job whose active deadline has passed."""
+CHILD_REFUSED = "ChildRefused"
+"""Reason where the apiserver will not have a child: of an event, and until the child is there."""
 PENDING_GRACE_SECONDS = 5
 """A pod needs a moment to start; before that its reason would only flicker."""
 
@@ -266,7 +268,13 @@ def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSetti
         decision.again(not_before)
         return
     step.state, step.phase = "Running", place.phase.name
-    _say(seen, decision, "Retrying" if step.failures else "Running", "PodsCreated", f"{step.name} {place.phase.name} is starting")
+    if seen.refused:
+        state, message = seen.refused
+        say(decision.status, state, CHILD_REFUSED, message, seen.now)
+    else:
+        _say(
+            seen, decision, "Retrying" if step.failures else "Running", "PodsCreated", f"{step.name} {place.phase.name} is starting"
+        )
     image = RenderSettings(decision.status.pinned.images.get(WORKLOAD, settings.image), settings.store, settings.token_audience)
     job = seen.job.model_copy(update={"status": decision.status})
     rendered = render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=step.attempt), image)

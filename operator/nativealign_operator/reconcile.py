@@ -18,7 +18,7 @@ from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.cache import Cache, Json, Key, owner_of
 from nativealign_operator.cluster import ApiError, Cluster
 from nativealign_operator.conditions import say, stamp
-from nativealign_operator.decide import Decision, Event, decide
+from nativealign_operator.decide import CHILD_REFUSED, Decision, Event, decide
 from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
 from nativealign_operator.progress import ProgressBoard
@@ -27,7 +27,9 @@ from nativealign_operator.seen import Child, Seen, read_child
 
 COMPONENT = "nativealign-operator"
 REFUSED_SECONDS = 30.0
-"""Until a child that the apiserver refuses (quota, policy) is tried again."""
+"""Until a child that the apiserver refuses is tried again."""
+REFUSALS = {HTTPStatus.FORBIDDEN: "Waiting", HTTPStatus.UNPROCESSABLE_ENTITY: "Stalled"}
+"""State of a job whose child is refused: a quota or policy may give way; a value that no Job may have must be changed."""
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +51,7 @@ class Reconciler:
     ) -> None:
         self._cluster, self._cache, self._board, self._metrics = cluster, cache, board, metrics
         self._settings, self._wait_for, self._clock = settings, wait_for, clock
+        self._refused: dict[Key, tuple[str, str]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """One look at a job; seconds until the next is due at the latest. Raises ApiError where the apiserver does not do."""
@@ -56,6 +59,7 @@ class Reconciler:
         if value is None:
             self._metrics.forget(key)
             self._board.forget(key)
+            self._refused.pop(key, None)
             return None
         try:
             job = KINDS[key.kind].model.model_validate(value)
@@ -88,6 +92,7 @@ class Reconciler:
             upstream_uids={name: found["metadata"]["uid"] for name, found in there.items()},
             progress=self._board.of(key),
             queue=await self._queue(key.namespace, children),
+            refused=self._refused.get(key),
         )
 
     def _children(self, uid: str) -> list[Child]:
@@ -146,13 +151,13 @@ class Reconciler:
             except ApiError as error:
                 if error.code == HTTPStatus.CONFLICT and error.reason == "AlreadyExists":
                     created = await self._existing(key, value, item)
-                elif error.code in (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY):
-                    self._refuse(decision)
-                    return Event("Warning", "ChildRefused", f"{item['kind']} {item['metadata']['name']}: {error.message}")
+                elif error.code in REFUSALS:
+                    return self._refuse(key, decision, item, error)
                 else:
                     raise
             if item["kind"] == "Job":
                 self._cache.put("Job", created)
+                self._refused.pop(key, None)
         return None
 
     async def _existing(self, key: Key, value: Json, item: Json) -> Json:
@@ -163,8 +168,13 @@ class Reconciler:
             raise ApiError(HTTPStatus.CONFLICT, "ForeignChild", f"{name} belongs to another object; waiting until it is gone")
         return found
 
-    def _refuse(self, decision: Decision) -> None:
-        decision.again(self._clock() + timedelta(seconds=REFUSED_SECONDS))
+    def _refuse(self, key: Key, decision: Decision, item: Json, error: ApiError) -> Event | None:
+        """Remembers a refusal, for the status to tell; an event where it is news."""
+        refused = REFUSALS[HTTPStatus(error.code)], f"{item['kind']} {item['metadata']['name']}: {error.message}"
+        news = self._refused.get(key) != refused
+        self._refused[key] = refused
+        decision.again(self._clock() + timedelta(seconds=0 if news else REFUSED_SECONDS))
+        return Event("Warning", CHILD_REFUSED, refused[1]) if news else None
 
     async def _delete(self, namespace: str, child: Child) -> None:
         """The Job with its pods, and what was made for it."""

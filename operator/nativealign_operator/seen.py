@@ -97,6 +97,8 @@ class Seen:
     """By name of the child."""
     queue: tuple[str, str] | None = None
     """Why Kueue holds the current child: reason and message."""
+    refused: tuple[str, str] | None = None
+    """State and message where the apiserver would not have the next child when it was last tried."""
     fresh: bool = False
     """Whether the pods were just listed: a watch of pods may lag behind that of Jobs."""
 

@@ -22,6 +22,28 @@ START_SECONDS = 60
 CRDS = Path(__file__).parents[2] / "crds"
 
 
+@dataclass
+class Server:
+    """One process of the control plane, which a test may stop and start again."""
+
+    name: str
+    flags: list[str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen([binary(self.name), *self.flags], stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        assert self.process
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        self.process.kill()
+        self.process.wait()
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """Where the apiserver listens, and an administrator's access to it."""
@@ -31,6 +53,18 @@ class ControlPlane:
     connection: HTTPSConnection
     token: str = field(repr=False)
     kubeconfig: Path
+    servers: dict[str, Server] = field(default_factory=dict)
+    """By name."""
+
+    def wait_until_ready(self) -> None:
+        """Also after the apiserver was away."""
+        self.connection.close()
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if all(self.kubectl("get", "--raw", path).returncode == 0 for path in ("/readyz", "/api/v1/namespaces/default")):
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"kube-apiserver does not start; its log is in {self.kubeconfig.parent}")
 
     def kubectl(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl, with `given` as its standard input. The caller looks at the return code."""
@@ -70,14 +104,17 @@ def control_plane(folder: Path, *, controllers: bool = False) -> Iterator[Contro
     ports = {"etcd": free_port(), "peer": free_port(), "api": free_port()}
     token = secrets.token_hex(16)
     _write_credentials(folder, ports["api"], token)
+    flags = {"etcd": _etcd_flags(folder, ports), "kube-apiserver": _apiserver_flags(folder, ports, controllers)}
+    flags |= {"kube-controller-manager": _controller_flags(folder)} if controllers else {}
+    servers = {name: Server(name, given, folder) for name, given in flags.items()}
     with ExitStack() as stack:
-        stack.enter_context(_running("etcd", _etcd_flags(folder, ports), folder))
-        stack.enter_context(_running("kube-apiserver", _apiserver_flags(folder, ports, controllers), folder))
         connect = partial(_connection, ports["api"])
-        plane = ControlPlane(connect, connect(), token, folder / "kubeconfig")
-        _wait_until_ready(plane, folder)
-        if controllers:
-            stack.enter_context(_running("kube-controller-manager", _controller_flags(folder), folder))
+        plane = ControlPlane(connect, connect(), token, folder / "kubeconfig", servers)
+        for name, server in servers.items():
+            server.start()
+            stack.callback(server.stop)
+            if name == "kube-apiserver":
+                plane.wait_until_ready()
         yield plane
 
 
@@ -143,26 +180,3 @@ def _controller_flags(folder: Path) -> list[str]:
         "--kube-api-qps=200",
         "--kube-api-burst=400",
     ]
-
-
-@contextmanager
-def _running(name: str, flags: list[str], folder: Path) -> Iterator[None]:
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen([binary(name), *flags], stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        process.kill()
-        process.wait()
-
-
-def _wait_until_ready(plane: ControlPlane, folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if all(plane.kubectl("get", "--raw", path).returncode == 0 for path in ("/readyz", "/api/v1/namespaces/default")):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"kube-apiserver does not start: {(folder / 'kube-apiserver.log').read_text()[-2000:]}")

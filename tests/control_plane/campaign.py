@@ -34,7 +34,9 @@ Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 SECONDS = 150.0
 AT_ONCE = 6
-STORE = {"bucket": "alignment", "endpoint": "http://127.0.0.1:9", "credentialsSecret": {"name": "s3"}}
+NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
+"""No command runs."""
+STORE = {"bucket": "alignment", "endpoint": NOWHERE.endpoint, "credentialsSecret": {"name": "s3"}}
 JOBS: dict[str, Json] = {
     "AlignJob": {
         "corpora": [{"name": "web", "uri": "s3://corpora/web/"}],
@@ -48,6 +50,10 @@ JOBS: dict[str, Json] = {
     },
     "EvalJob": {"model": {"uri": "s3://models/base"}, "data": {"uri": "s3://benchmarks"}, "benchmarks": [{"name": "exams-ar"}]},
 }
+UNDER_WAY = "status.phase!=Succeeded,status.phase!=Failed"
+MODELS = ("worker.base", "base", "model", "baseline", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel")
+INPUTS = ("corpora", "conduct", "data", "mix/web", *MODELS)
+"""Inputs that a played inspect pins."""
 TIMES = ("lastTransitionTime", "startTime", "completionTime", "seconds", "stepSeconds", "acceleratorSeconds")
 
 
@@ -64,12 +70,18 @@ class Run:
 
 
 class PlayedPods(threading.Thread):
-    """Ends every pod at once, with what its phase says."""
+    """Ends every pod at once, with what its phase says; those of some steps run until they may end."""
 
     def __init__(self, plane: ControlPlane) -> None:
         super().__init__(daemon=True)
         self._plane, self._stop_it = plane, threading.Event()
         self._words: World = world()
+        self.held: set[str] = set()
+        """Steps whose pods run on."""
+        self.address = "127.0.0.1"
+        """Of pods that run."""
+        self.committed: set[str] = set()
+        """Steps that inspect finds committed."""
         self.uids: dict[tuple[str, str], set[str]] = {}
         """Uids of each Job that had a pod, by namespace and name."""
 
@@ -78,8 +90,8 @@ class PlayedPods(threading.Thread):
         api = ControlPlane(self._plane.connect, connection, self._plane.token, self._plane.kubeconfig)
         while not self._stop_it.is_set():
             try:
-                for pod in api.request("GET", "/api/v1/pods?fieldSelector=status.phase%3DPending")[1]["items"]:
-                    self._end(api, pod)
+                for pod in api.request("GET", f"/api/v1/pods?fieldSelector={UNDER_WAY}")[1]["items"]:
+                    self._play(api, pod)
             except (OSError, HTTPException):
                 connection.close()
             time.sleep(0.1)
@@ -88,37 +100,40 @@ class PlayedPods(threading.Thread):
         self._stop_it.set()
         self.join(10)
 
-    def _end(self, api: ControlPlane, pod: Json) -> None:
+    def _play(self, api: ControlPlane, pod: Json) -> None:
         metadata = pod["metadata"]
-        (owner,) = metadata["ownerReferences"]
-        self.uids.setdefault((metadata["namespace"], owner["name"]), set()).add(owner["uid"])
+        held = metadata["labels"][LABEL_STEP] in self.held
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
-        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+        if pod["status"]["phase"] == "Pending":
+            (owner,) = metadata["ownerReferences"]
+            self.uids.setdefault((metadata["namespace"], owner["name"]), set()).add(owner["uid"])
+            target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+            body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target}
+            api.request("POST", f"{path}/binding", body)
+        if "deletionTimestamp" in metadata:
+            api.request("DELETE", path, {"gracePeriodSeconds": 0})
+        elif not held:
+            ended = {"exitCode": 0, "reason": "Completed", "message": pack(self._says(metadata["labels"]))}
+            self._write(api, path, {"phase": "Succeeded"}, {"terminated": ended})
+        elif pod["status"]["phase"] == "Pending":
+            address = {"podIP": self.address, "podIPs": [{"ip": self.address}]}
+            ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+            self._write(api, path, {"phase": "Running", **address, **ready}, {"running": {}})
+
+    def _write(self, api: ControlPlane, path: str, status: Json, state: Json) -> None:
+        facts = {"name": "workload", "image": "x", "imageID": "", "restartCount": 0, "ready": "running" in state}
         api.request(
-            "POST",
-            f"{path}/binding",
-            {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target},
+            "PATCH", f"{path}/status", {"status": status | {"containerStatuses": [facts | {"state": state}]}}, form=STRATEGIC
         )
-        ended = {"exitCode": 0, "reason": "Completed", "message": pack(self._says(metadata["labels"]))}
-        container = {
-            "name": "workload",
-            "image": "x",
-            "imageID": "",
-            "restartCount": 0,
-            "ready": False,
-            "state": {"terminated": ended},
-        }
-        body = {"status": {"phase": "Succeeded", "containerStatuses": [container]}}
-        api.request("PATCH", f"{path}/status", body, form=STRATEGIC)
 
     def _says(self, labels: Json) -> Json:
         if labels[LABEL_STEP] == "inspect":
-            inputs = ("corpora", "conduct", "worker.base", "base", "data", "model", "mix/web")
             pins = self._words.pins() | {
-                "inputs": {name: f"{n + 2:032x}" for n, name in enumerate(inputs)},
+                "inputs": {name: f"{n + 2:032x}" for n, name in enumerate(INPUTS)},
                 "shards": {"corpora": 2, "mix/web": 2},
             }
-            return {"digest": f"{1:032x}", "pinned": pins, "committed": {}, "counts": {"files": 3}}
+            committed = {name: {"counts": {"out": 7}} for name in self.committed}
+            return {"digest": f"{1:032x}", "pinned": pins, "committed": committed, "counts": {"files": 3}}
         return {"counts": {"out": 7}, "metrics": {"loss": 0.5}} if labels[LABEL_PHASE] == "commit" else {}
 
 
@@ -130,8 +145,8 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
     code, answer = api.request("POST", path_of(kind, namespace), manifest)
     assert code == 201, answer
     with proxy(plane, fault) as between, operating(api, s3, folder / namespace, namespace, between):
-        _until_finished(api, kind, namespace)
-        outcome = _outcome(api, kind, namespace)
+        until_finished(api, kind, namespace)
+        outcome = outcome_of(api, kind, namespace)
     twice = [name for (where, name), uids in pods.uids.items() if where == namespace and len(uids) > 1]
     return Run(outcome, between.writes, between.events, between.struck, twice)
 
@@ -169,17 +184,17 @@ def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, b
         current[-1].kill()
 
 
-def _until_finished(api: ControlPlane, kind: str, namespace: str) -> None:
+def until_finished(api: ControlPlane, kind: str, namespace: str, name: str = "web") -> None:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        status = api.request("GET", path_of(kind, namespace, "web"))[1].get("status") or {}
+        status = api.request("GET", path_of(kind, namespace, name))[1].get("status") or {}
         if status.get("completionTime"):
             return
         time.sleep(0.2)
     raise AssertionError(f"{kind} in {namespace} has not ended after {SECONDS:.0f} s: {json.dumps(status)}")
 
 
-def _outcome(api: ControlPlane, kind: str, namespace: str) -> Json:
+def outcome_of(api: ControlPlane, kind: str, namespace: str) -> Json:
     """The object and its children, without what differs between any two runs."""
     job = api.request("GET", path_of(kind, namespace, "web"))[1]
     names = {
@@ -249,7 +264,7 @@ def stage(folder: Path) -> Iterator[tuple[ControlPlane, S3Server, PlayedPods]]:
         pods = PlayedPods(plane)
         pods.start()
         try:
-            yield plane, S3Server("http://127.0.0.1:9", "none", "none"), pods
+            yield plane, NOWHERE, pods
         finally:
             pods.stop()
 

@@ -71,13 +71,7 @@ class Site:
 
     def wait(self, look: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
         """Looks until there is something."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = look()
-            if found:
-                return found
-            time.sleep(LOOK_SECONDS)
-        raise AssertionError(f"no {what} after {seconds:.0f} s:\n{self.told()}")
+        return poll(look, what, seconds, self.told)
 
     def finished(self, kind: str, name: str, seconds: float = WAIT_SECONDS) -> Json:
         """The status of a job that has ended."""
@@ -120,6 +114,17 @@ class Site:
 
     def objects(self, prefix: str) -> list[str]:
         return sorted(str(item.object_name) for item in self.minio().list_objects(self.s3.bucket, prefix, recursive=True))
+
+
+def poll(look: Callable[[], T | None], what: str, seconds: float, told: Callable[[], str], pause: float = LOOK_SECONDS) -> T:
+    """Looks until there is something; `told` says what there was instead."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(pause)
+    raise AssertionError(f"no {what} after {seconds:.0f} s:\n{told()}")
 
 
 def make_namespace(plane: ControlPlane, s3: S3Server) -> str:

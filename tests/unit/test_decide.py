@@ -362,6 +362,16 @@ def test_kueue_is_named_as_the_reason_to_wait() -> None:
     assert seen.status.state == "Queued"
 
 
+def test_a_child_that_the_apiserver_refuses_is_told_until_it_is_there() -> None:
+    seen = world()
+    seen.refused = "Stalled", 'Job aj-web-inspect-list-0: spec.template.spec.tolerations[0].operator: Invalid value: "Equal"'
+    seen.look()
+    assert (seen.status.state, ready(seen.status)) == ("Stalled", ("ChildRefused", seen.refused[1]))
+    seen.refused = None
+    seen.settle()
+    assert (seen.status.state, truths(seen.status)["Stalled"]) == ("Running", "False")
+
+
 def test_a_gang_that_comes_no_further_is_stopped_and_counts_as_failed() -> None:
     seen = pretraining()
     child = seen.child(seen.current)
