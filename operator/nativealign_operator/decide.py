@@ -354,8 +354,7 @@ def _frozen(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool
     if told is None:
         return False
     limit = timedelta(seconds=seen.job.spec.deadlines.progress_seconds)
-    if seen.now - told.changed < limit:
-        decision.again(told.changed + limit)
+    if told.asked - told.changed < limit:  # what nobody has asked about since may have gone on
         return False
     decision.delete.append(child)
     _count_time(decision.status, place, child, seen.now)

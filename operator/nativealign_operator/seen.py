@@ -80,6 +80,8 @@ class Progress:
     eta_seconds: float | None
     changed: datetime
     """When any of them last came further."""
+    asked: datetime
+    """When they were asked last."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What may happen to a job and to the operator at any moment: everything ends as if it had not happened."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server
 from tests.control_plane.site import Operator, Site, start_operator
 from tests.control_plane.test_operator_lives import align
+from tests.workloads.pipeline import TINY, TRAINING
 
 
 @pytest.fixture
@@ -74,8 +77,12 @@ def test_a_child_that_is_deleted_by_hand_is_made_again(site: Site, shared: Opera
 
 
 def test_a_lost_status_is_found_again(site: Site, shared: Operator) -> None:
-    site.apply("AlignJob", "web", align(site))
+    def accelerators() -> list[str]:
+        return [job["metadata"]["name"] for job in site.every("Job") if "nvidia.com/gpu" in str(job["spec"])]
+
+    site.apply("AlignJob", "web", align(site, rewrite={"resources": {"gpusPerNode": 1}}))
     first = site.finished("AlignJob", "web")
+    assert accelerators() == ["aj-web-rewrite-rewrite-0"]
     for job in site.every("Job"):
         site.delete("Job", job["metadata"]["name"])
     site.wait(lambda: not site.every("Job"), "no Job")
@@ -86,6 +93,7 @@ def test_a_lost_status_is_found_again(site: Site, shared: Operator) -> None:
     assert again["outputs"] == first["outputs"]
     (job,) = site.jobs()
     assert job.startswith("aj-web-inspect-list-")
+    assert accelerators() == []
 
 
 def test_a_missing_secret_is_told_and_the_job_goes_on_when_it_comes(site: Site, shared: Operator) -> None:
@@ -178,3 +186,32 @@ def test_only_the_holder_of_the_lease_works_and_a_stop_hands_over(
     finally:
         first.kill()
         second.kill()
+
+
+def test_a_stopped_rank_is_noticed_and_the_training_goes_on(site: Site, shared: Operator) -> None:
+    """The node's main process still answers, always the same; the operator asks every 30 s."""
+    spec = {
+        "base": {"fromConfig": TINY},
+        "mix": [{"corpus": {"name": "web", "uri": align(site)["corpora"][0]["uri"]}}],
+        "sequenceLength": 64,
+        "tokens": 2000,
+        "globalBatch": 4,
+        "deadlines": {"progressSeconds": 10},
+        "trainResources": {"processesPerNode": 2},
+        **TRAINING,
+    }
+    site.apply("PretrainJob", "web", spec)
+    node = site.wait(lambda: site.kubelet.process_of("pj-web-train-train-0", site.namespace), "training")
+    rank = site.wait(lambda: children_of(node.process.pid)[1:], "second rank")[0]
+    os.kill(rank, signal.SIGSTOP)
+    site.wait(lambda: "pj-web-train-train-1" in site.jobs(), "second attempt")
+    os.killpg(node.process.pid, signal.SIGKILL)  # a kubelet does that after ten minutes
+    status = site.finished("PretrainJob", "web")
+    (train,) = [step for step in status["steps"] if step["name"] == "train"]
+    assert (status["state"], train["failures"]) == ("Complete", 1)
+    assert "NoProgress" in {event["reason"] for event in site.every("Event")}
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process has started, in order."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
