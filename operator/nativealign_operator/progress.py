@@ -21,8 +21,6 @@ from nativealign_operator.seen import Child, Pod, Progress
 
 SAMPLED_PODS = 16
 """Indexes of a sharded phase that are asked; of a gang, rank 0 alone."""
-POLL_SECONDS = 30.0
-"""Between two rounds; each changes a job's status at most once."""
 TIMEOUT_SECONDS = 2.0
 LARGEST_ANSWER = 64 * 1024
 AT_ONCE = 32

@@ -27,7 +27,8 @@ from tests.world import World, world
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.messages import pack
-from nativealign_api.vocabulary import API_VERSION, LABEL_PHASE, LABEL_STEP
+from nativealign_api.steps import STEPS
+from nativealign_api.vocabulary import API_VERSION, LABEL_KIND, LABEL_PHASE, LABEL_STEP
 from nativealign_operator.paths import path_of
 
 Json = dict[str, Any]
@@ -80,6 +81,8 @@ class PlayedPods(threading.Thread):
         """Steps whose pods run on."""
         self.address = "127.0.0.1"
         """Of pods that run."""
+        self.step_version = 1
+        """Of every step, as inspect pins it."""
         self.committed: set[str] = set()
         """Steps that inspect finds committed."""
         self.uids: dict[tuple[str, str], set[str]] = {}
@@ -131,6 +134,7 @@ class PlayedPods(threading.Thread):
             pins = self._words.pins() | {
                 "inputs": {name: f"{n + 2:032x}" for n, name in enumerate(INPUTS)},
                 "shards": {"corpora": 2, "mix/web": 2},
+                "stepVersions": {step.name: self.step_version for step in STEPS[labels[LABEL_KIND]]},
             }
             committed = {name: {"counts": {"out": 7}} for name in self.committed}
             return {"digest": f"{1:032x}", "pinned": pins, "committed": committed, "counts": {"files": 3}}

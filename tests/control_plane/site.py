@@ -162,8 +162,8 @@ class Operator:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
-def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, **settings: str) -> Operator:
-    """`python -m nativealign_operator` with a kubeconfig."""
+def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, program: str = "", **settings: str) -> Operator:
+    """`python -m nativealign_operator`, or another program in its place, with a kubeconfig."""
     from tests.cluster.s3 import free_port
 
     store = {"bucket": s3.bucket, "endpoint": s3.endpoint, "region": s3.region, "credentialsSecret": {"name": SECRET}}
@@ -181,7 +181,8 @@ def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, **settings: 
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "operator.log"
     with log.open("ab") as output:
-        process = subprocess.Popen([sys.executable, "-m", "nativealign_operator"], env=environment, stdout=output, stderr=output)
+        command = ["-c", program] if program else ["-m", "nativealign_operator"]
+        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
     return Operator(process, log, int(given["port"]))
 
 

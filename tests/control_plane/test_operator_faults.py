@@ -1,7 +1,5 @@
 """What may happen to a job and to the operator at any moment: everything ends as if it had not happened."""
 
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -10,7 +8,6 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server
 from tests.control_plane.site import Operator, Site, start_operator
 from tests.control_plane.test_operator_lives import align
-from tests.workloads.pipeline import TINY, TRAINING
 
 
 @pytest.fixture
@@ -186,32 +183,3 @@ def test_only_the_holder_of_the_lease_works_and_a_stop_hands_over(
     finally:
         first.kill()
         second.kill()
-
-
-def test_a_stopped_rank_is_noticed_and_the_training_goes_on(site: Site, shared: Operator) -> None:
-    """The node's main process still answers, always the same; the operator asks every 30 s."""
-    spec = {
-        "base": {"fromConfig": TINY},
-        "mix": [{"corpus": {"name": "web", "uri": align(site)["corpora"][0]["uri"]}}],
-        "sequenceLength": 64,
-        "tokens": 2000,
-        "globalBatch": 4,
-        "deadlines": {"progressSeconds": 10},
-        "trainResources": {"processesPerNode": 2},
-        **TRAINING,
-    }
-    site.apply("PretrainJob", "web", spec)
-    node = site.wait(lambda: site.kubelet.process_of("pj-web-train-train-0", site.namespace), "training")
-    rank = site.wait(lambda: children_of(node.process.pid)[1:], "second rank")[0]
-    os.kill(rank, signal.SIGSTOP)
-    site.wait(lambda: "pj-web-train-train-1" in site.jobs(), "second attempt")
-    os.killpg(node.process.pid, signal.SIGKILL)  # a kubelet does that after ten minutes
-    status = site.finished("PretrainJob", "web")
-    (train,) = [step for step in status["steps"] if step["name"] == "train"]
-    assert (status["state"], train["failures"]) == ("Complete", 1)
-    assert "NoProgress" in {event["reason"] for event in site.every("Event")}
-
-
-def children_of(pid: int) -> list[int]:
-    """Processes that a process has started, in order."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
