@@ -44,6 +44,7 @@ class World:
     image_id: str = ""
     """What a node reports as the image of every pod."""
     deleting: bool = False
+    refused: tuple[str, str] | None = None
     fresh: bool = True
 
     @property
@@ -68,6 +69,7 @@ class World:
             self.queue,
             trouble(self.told.get(silent(children, self.now) or "", [])),
             self.stranger,
+            self.refused,
             self.fresh,
         )
 

@@ -34,6 +34,8 @@ DEADLINE = "DeadlineExceeded"
 """Reason of a Job whose active deadline has passed."""
 EVENTS_SECONDS = 15
 """Between two looks at a child that does not start and whose pods do not say why: no watch tells of events."""
+CHILD_REFUSED = "ChildRefused"
+"""Reason where the apiserver will not have a child: of an event, and until the child is there."""
 NAME_CONFLICT = "NameConflict"
 """Reason of a job whose next child's name somebody else's object has."""
 LEAVING_SECONDS, CONFLICT_SECONDS = 2, 30
@@ -292,7 +294,12 @@ def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSetti
         decision.again(not_before)
         return
     step.state, step.phase = "Running", place.phase.name
-    _say(seen, decision, "Retrying" if step.failures else "Running", "PodsCreated", f"{step.name} {place.phase.name} is starting")
+    if seen.refused:
+        state, message = seen.refused
+        say(decision.status, state, CHILD_REFUSED, message, seen.now)
+    else:
+        state = "Retrying" if step.failures else "Running"
+        _say(seen, decision, state, "PodsCreated", f"{step.name} {place.phase.name} is starting")
     before = decision.status.pinned
     pinned = replace(settings, image=before.images.get(WORKLOAD, settings.image), store=before.store or settings.store)
     job = seen.job.model_copy(update={"status": decision.status})
@@ -395,8 +402,7 @@ def _frozen(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool
     if told is None:
         return False
     limit = timedelta(seconds=seen.job.spec.deadlines.progress_seconds)
-    if seen.now - told.changed < limit:
-        decision.again(told.changed + limit)
+    if told.asked - told.changed < limit:  # what nobody has asked about since may have gone on
         return False
     decision.delete.append(child)
     _count_time(decision.status, place, child, seen.now)

@@ -31,7 +31,7 @@ from nativealign_operator.lease import Lease
 from nativealign_operator.logs import configure_logs
 from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
-from nativealign_operator.progress import POLL_SECONDS, ProgressBoard
+from nativealign_operator.progress import ProgressBoard
 from nativealign_operator.reconcile import Reconciler
 from nativealign_operator.settings import BadSettings, OperatorSettings, from_environment
 from nativealign_operator.workqueue import WorkQueue
@@ -161,8 +161,8 @@ class Leading:
     async def _progress(self) -> None:
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                self._health.beat("progress", POLL_SECONDS * 10)
-                await asyncio.sleep(POLL_SECONDS)
+                self._health.beat("progress", self._settings.progress_seconds * 10)
+                await asyncio.sleep(self._settings.progress_seconds)
                 for key in await self._board.poll(session):
                     self._queue.add(key)
 

@@ -21,8 +21,6 @@ from nativealign_operator.seen import Child, Pod, Progress
 
 SAMPLED_PODS = 16
 """Indexes of a sharded phase that are asked; of a gang, rank 0 alone."""
-POLL_SECONDS = 30.0
-"""Between two rounds; each changes a job's status at most once."""
 TIMEOUT_SECONDS = 2.0
 LARGEST_ANSWER = 64 * 1024
 AT_ONCE = 32
@@ -47,8 +45,9 @@ class _Watched:
     gang: bool
     said: dict[str, Said]
     changed: datetime
+    asked: datetime
 
-    def asked(self) -> list[Pod]:
+    def sampled(self) -> list[Pod]:
         pods = [pod for pod in self.child.pods if pod.phase == "Running" and pod.address]
         return pods[:1] if self.gang else pods[:SAMPLED_PODS]
 
@@ -60,10 +59,11 @@ class _Watched:
         mean = sum(said.percent or 0.0 for said in self.said.values()) / len(self.said)
         etas = [said.etaSeconds for said in self.said.values() if said.etaSeconds is not None]
         if self.gang:
-            return Progress(mean, max(etas, default=None), self.changed)
+            return Progress(mean, max(etas, default=None), self.changed, self.asked)
         percent = (100.0 * self.child.succeeded + mean * len(running)) / self.indexes
         rounds = (self.indexes - self.child.succeeded) / max(1, len(running))
-        return Progress(min(100.0, percent), max(etas) * max(1.0, rounds) if etas else None, self.changed)
+        eta = max(etas) * max(1.0, rounds) if etas else None
+        return Progress(min(100.0, percent), eta, self.changed, self.asked)
 
 
 class ProgressBoard:
@@ -87,7 +87,8 @@ class ProgressBoard:
             return
         phases = plan(job.kind, job.spec, job.status.pinned).step(child.step).phases
         phase = next(phase for phase in phases if phase.name == child.phase)
-        self._watched[key] = _Watched(child, phase.indexes, phase.form is Form.GANG, {}, self._clock())
+        now = self._clock()
+        self._watched[key] = _Watched(child, phase.indexes, phase.form is Form.GANG, {}, now, now)
 
     def forget(self, key: Key) -> None:
         self._watched.pop(key, None)
@@ -99,7 +100,7 @@ class ProgressBoard:
         return {watched.child.name: found} if watched and found else {}
 
     async def poll(self, session: aiohttp.ClientSession) -> list[Key]:
-        """Asks every running child once; returns the jobs of which there is news."""
+        """Asks every running child once; returns the jobs of which there is news, and those that came no further."""
         limit = asyncio.Semaphore(AT_ONCE)
         keys = list(self._watched)
         news = await asyncio.gather(*(self._poll_one(session, limit, key) for key in keys))
@@ -109,15 +110,16 @@ class ProgressBoard:
         watched = self._watched.get(key)
         if watched is None:
             return False
-        pods = watched.asked()
+        pods = watched.sampled()
         answers = await asyncio.gather(*(_ask(session, limit, pod) for pod in pods))
         said = {pod.uid: answer for pod, answer in zip(pods, answers, strict=True) if answer}
         moved = any(uid not in watched.said or answer.done != watched.said[uid].done for uid, answer in said.items())
+        watched.asked = self._clock()
         if moved:
-            watched.changed = self._clock()
+            watched.changed = watched.asked
         news = said != watched.said
         watched.said = said or watched.said
-        return news
+        return news or (not moved and bool(watched.said))
 
 
 async def _ask(session: aiohttp.ClientSession, limit: asyncio.Semaphore, pod: Pod) -> Said | None:

@@ -18,7 +18,7 @@ from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.cache import Cache, Json, Key
 from nativealign_operator.cluster import ApiError, Cluster
 from nativealign_operator.conditions import say, stamp
-from nativealign_operator.decide import NAME_CONFLICT, Decision, Event, decide, ready_reason
+from nativealign_operator.decide import CHILD_REFUSED, NAME_CONFLICT, Decision, Event, decide, ready_reason
 from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
 from nativealign_operator.progress import ProgressBoard
@@ -27,7 +27,7 @@ from nativealign_operator.seen import Child, Seen, Stranger, read_child, read_qu
 
 COMPONENT = "nativealign-operator"
 REFUSED_SECONDS = 30.0
-"""Until a child that the apiserver refuses (quota, policy) is tried again."""
+"""Until a child that the apiserver refuses is tried again."""
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +49,7 @@ class Reconciler:
     ) -> None:
         self._cluster, self._cache, self._board, self._metrics = cluster, cache, board, metrics
         self._settings, self._wait_for, self._clock = settings, wait_for, clock
+        self._refused: dict[Key, tuple[str, str]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """One look at a job; seconds until the next is due at the latest. Raises ApiError where the apiserver does not do."""
@@ -56,6 +57,7 @@ class Reconciler:
         if value is None:
             self._metrics.forget(key)
             self._board.forget(key)
+            self._refused.pop(key, None)
             return None
         try:
             job = KINDS[key.kind].model.model_validate(value)
@@ -92,6 +94,7 @@ class Reconciler:
             progress=self._board.of(key),
             queue=await self._queue(key.namespace, children),
             trouble=await self._trouble(key.namespace, children),
+            refused=self._refused.get(key),
         )
 
     def _children(self, uid: str) -> list[Child]:
@@ -184,18 +187,24 @@ class Reconciler:
                     created = await self._cluster.get(path_of(item["kind"], key.namespace, item["metadata"]["name"]))
                     if stranger := read_stranger(created, item["kind"], job):
                         return stranger
-                elif _refused(error):
-                    self._refuse(decision, f"{item['kind']} {item['metadata']['name']}: {error.message}")
+                elif _is_refusal(error):
+                    self._refuse(key, decision, f"{item['kind']} {item['metadata']['name']}: {error.message}", error.code)
                     return None
                 else:
                     raise
             if item["kind"] == "Job":
                 self._cache.put("Job", created)
+                self._refused.pop(key, None)
         return None
 
-    def _refuse(self, decision: Decision, why: str) -> None:
-        decision.events.append(Event("Warning", "ChildRefused", why))
-        decision.again(self._clock() + timedelta(seconds=REFUSED_SECONDS))
+    def _refuse(self, key: Key, decision: Decision, why: str, code: int) -> None:
+        """Remembers a refusal, for the status to tell; an event where it is news."""
+        # quota or policy may give way; a value that no Job may have must be changed
+        refused = "Stalled" if code == HTTPStatus.UNPROCESSABLE_ENTITY else "Waiting", why
+        news = self._refused.get(key) != refused
+        self._refused[key] = refused
+        decision.events += [Event("Warning", CHILD_REFUSED, why)] if news else []
+        decision.again(self._clock() + timedelta(seconds=0 if news else REFUSED_SECONDS))
 
     async def _delete(self, namespace: str, child: Child) -> None:
         """The Job with its pods, and what was made for it."""
@@ -251,7 +260,7 @@ def _referenced(job: JobObject) -> list[tuple[str, str, str]]:
     return [(reference, *reference.split("/", 1)) for reference in references(job)]  # type: ignore[misc]
 
 
-def _refused(error: ApiError) -> bool:
+def _is_refusal(error: ApiError) -> bool:
     """Whether quota, a policy or a webhook says no, or the webhook that is to say it cannot be asked."""
     unasked = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and "failed calling webhook" in error.message
     return unasked or error.code in (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)

@@ -103,6 +103,8 @@ class Progress:
     eta_seconds: float | None
     changed: datetime
     """When any of them last came further."""
+    asked: datetime
+    """When they were asked last."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class Seen:
     """Why the current child does not start, as events tell it: reason and message. None where a pod's own status says why."""
     stranger: Stranger | None = None
     """What has the name of the next child."""
+    refused: tuple[str, str] | None = None
+    """State and message where the apiserver would not have the next child when it was last tried."""
     fresh: bool = False
     """Whether the pods were just listed: a watch of pods may lag behind that of Jobs."""
 

@@ -42,6 +42,8 @@ class OperatorSettings(BaseModel):
     """Jobs that are reconciled at the same time."""
     resync_seconds: Annotated[float, Field(ge=5, le=3600)] = 300
     """Between two complete lists of everything."""
+    progress_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
+    """Between two questions to running pods; each answer changes a job's status at most once."""
     lease_seconds: Annotated[float, Field(ge=3, le=300)] = 15
     """After which a silent leader is replaced."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080

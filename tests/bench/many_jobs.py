@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane, control_plane
-from tests.cluster.s3 import S3Server
-from tests.control_plane.campaign import JOBS, STORE, PlayedPods, run_once
+from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, run_once
 from tests.control_plane.site import running_operator
 
 from nativealign_api.kinds import KINDS
@@ -24,7 +23,6 @@ from nativealign_operator.paths import path_of
 COUNT = 1000
 THREADS = 8
 LIMIT_SECONDS = 600.0
-NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
 
 
 def create_all(plane: ControlPlane, count: int) -> None:

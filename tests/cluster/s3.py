@@ -29,6 +29,8 @@ class S3Server:
     secret_key: str = field(repr=False)
     bucket: str = "test"
     region: str = "us-east-1"
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    """For tests in which it stops."""
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
     process, address = _start(folder, access_key, secret_key)
     try:
-        server = S3Server(f"http://{address}", access_key, secret_key)
+        server = S3Server(f"http://{address}", access_key, secret_key, process=process)
         Minio(address, access_key, secret_key, secure=False, region=server.region).make_bucket(server.bucket)
         yield server
     finally:

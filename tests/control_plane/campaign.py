@@ -27,14 +27,17 @@ from tests.world import World, world
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.messages import pack
-from nativealign_api.vocabulary import API_VERSION, LABEL_PHASE, LABEL_STEP
+from nativealign_api.steps import STEPS
+from nativealign_api.vocabulary import API_VERSION, LABEL_KIND, LABEL_PHASE, LABEL_STEP
 from nativealign_operator.paths import path_of
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 SECONDS = 150.0
 AT_ONCE = 6
-STORE = {"bucket": "alignment", "endpoint": "http://127.0.0.1:9", "credentialsSecret": {"name": "s3"}}
+NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
+"""No command runs."""
+STORE = {"bucket": "alignment", "endpoint": NOWHERE.endpoint, "credentialsSecret": {"name": "s3"}}
 JOBS: dict[str, Json] = {
     "AlignJob": {
         "corpora": [{"name": "web", "uri": "s3://corpora/web/"}],
@@ -50,6 +53,9 @@ JOBS: dict[str, Json] = {
 }
 LIVING = "status.phase!%3DSucceeded,status.phase!%3DFailed"
 """Field selector of the pods that have not ended."""
+MODELS = ("worker.base", "base", "model", "baseline", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel")
+INPUTS = ("corpora", "conduct", "data", "mix/web", *MODELS)
+"""Inputs that a played inspect pins."""
 TIMES = ("lastTransitionTime", "startTime", "completionTime", "seconds", "stepSeconds", "acceleratorSeconds")
 
 
@@ -66,14 +72,20 @@ class Run:
 
 
 class PlayedPods(threading.Thread):
-    """Ends every pod at once, with what its phase says; those of a step that is held run until it is released."""
+    """Ends every pod at once, with what its phase says; those of steps that are held run until they are released."""
 
     def __init__(self, plane: ControlPlane) -> None:
         super().__init__(daemon=True)
         self._plane, self._stop_it = plane, threading.Event()
         self._words: World = world()
-        self.held: set[tuple[str, str]] = set()
-        """Steps whose pods go on running, by namespace and step."""
+        self.held: set[str] = set()
+        """Steps whose pods run on, everywhere or as namespace/step."""
+        self.address = "127.0.0.1"
+        """Of pods that run."""
+        self.step_version = 1
+        """Of every step, as inspect pins it."""
+        self.committed: set[str] = set()
+        """Steps that inspect finds committed."""
         self.uids: dict[tuple[str, str], set[str]] = {}
         """Uids of each Job that had a pod, by namespace and name."""
 
@@ -100,11 +112,15 @@ class PlayedPods(threading.Thread):
             self._bind(api, pod)
         if "deletionTimestamp" in metadata:
             self._stopped(api, pod)
-        elif (metadata["namespace"], metadata["labels"][LABEL_STEP]) not in self.held:
+        elif not self._is_held(metadata):
             ended = {"exitCode": 0, "reason": "Completed", "message": pack(self._says(metadata["labels"]))}
             _write(api, pod, "Succeeded", {"terminated": ended})
         elif phase == "Pending":
-            _write(api, pod, "Running", {"running": {}})
+            _write(api, pod, "Running", {"running": {}}, self.address)
+
+    def _is_held(self, metadata: Json) -> bool:
+        step = metadata["labels"][LABEL_STEP]
+        return not self.held.isdisjoint((step, f"{metadata['namespace']}/{step}"))
 
     def _bind(self, api: ControlPlane, pod: Json) -> None:
         target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
@@ -118,12 +134,13 @@ class PlayedPods(threading.Thread):
 
     def _says(self, labels: Json) -> Json:
         if labels[LABEL_STEP] == "inspect":
-            inputs = ("corpora", "conduct", "worker.base", "base", "data", "model", "mix/web")
             pins = self._words.pins() | {
-                "inputs": {name: f"{n + 2:032x}" for n, name in enumerate(inputs)},
+                "inputs": {name: f"{n + 2:032x}" for n, name in enumerate(INPUTS)},
                 "shards": {"corpora": 2, "mix/web": 2},
+                "stepVersions": {step.name: self.step_version for step in STEPS[labels[LABEL_KIND]]},
             }
-            return {"digest": f"{1:032x}", "pinned": pins, "committed": {}, "counts": {"files": 3}}
+            committed = {name: {"counts": {"out": 7}} for name in self.committed}
+            return {"digest": f"{1:032x}", "pinned": pins, "committed": committed, "counts": {"files": 3}}
         return {"counts": {"out": 7}, "metrics": {"loss": 0.5}} if labels[LABEL_PHASE] == "commit" else {}
 
 
@@ -131,10 +148,11 @@ def _path(pod: Json) -> str:
     return path_of("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
 
 
-def _write(api: ControlPlane, pod: Json, phase: str, state: Json) -> None:
+def _write(api: ControlPlane, pod: Json, phase: str, state: Json, address: str | None = None) -> None:
     facts = {"name": "workload", "image": "x", "imageID": "", "restartCount": 0, "ready": phase == "Running", "state": state}
     conditions = [{"type": "Ready", "status": str(phase == "Running")}]
-    body = {"status": {"phase": phase, "conditions": conditions, "containerStatuses": [facts]}}
+    addresses = {"podIP": address, "podIPs": [{"ip": address}]} if address else {}
+    body = {"status": {"phase": phase, "conditions": conditions, "containerStatuses": [facts], **addresses}}
     api.request("PATCH", f"{_path(pod)}/status", body, form=STRATEGIC)
 
 
@@ -146,8 +164,8 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
     code, answer = api.request("POST", path_of(kind, namespace), manifest)
     assert code == 201, answer
     with proxy(plane, fault) as between, operating(api, s3, folder / namespace, namespace, between):
-        _until_finished(api, kind, namespace)
-        outcome = _outcome(api, kind, namespace)
+        until_finished(api, kind, namespace)
+        outcome = outcome_of(api, kind, namespace)
     twice = [name for (where, name), uids in pods.uids.items() if where == namespace and len(uids) > 1]
     return Run(outcome, between.writes, between.events, between.struck, twice)
 
@@ -185,17 +203,17 @@ def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, b
         current[-1].kill()
 
 
-def _until_finished(api: ControlPlane, kind: str, namespace: str) -> None:
+def until_finished(api: ControlPlane, kind: str, namespace: str, name: str = "web") -> None:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        status = api.request("GET", path_of(kind, namespace, "web"))[1].get("status") or {}
+        status = api.request("GET", path_of(kind, namespace, name))[1].get("status") or {}
         if status.get("completionTime"):
             return
         time.sleep(0.2)
     raise AssertionError(f"{kind} in {namespace} has not ended after {SECONDS:.0f} s: {json.dumps(status)}")
 
 
-def _outcome(api: ControlPlane, kind: str, namespace: str) -> Json:
+def outcome_of(api: ControlPlane, kind: str, namespace: str) -> Json:
     """The object and its children, without what differs between any two runs."""
     job = api.request("GET", path_of(kind, namespace, "web"))[1]
     names = {
@@ -265,7 +283,7 @@ def stage(folder: Path) -> Iterator[tuple[ControlPlane, S3Server, PlayedPods]]:
         pods = PlayedPods(plane)
         pods.start()
         try:
-            yield plane, S3Server("http://127.0.0.1:9", "none", "none"), pods
+            yield plane, NOWHERE, pods
         finally:
             pods.stop()
 

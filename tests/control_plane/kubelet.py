@@ -39,7 +39,14 @@ class Running:
     log: Path
     address: str
     started: str
-    stopping: bool = False
+    stopped: float | None = None
+    """When SIGTERM was sent."""
+
+    @property
+    def job(self) -> tuple[str, str]:
+        """Namespace and name."""
+        metadata = self.pod["metadata"]
+        return metadata["namespace"], metadata["labels"]["batch.kubernetes.io/job-name"]
 
 
 @dataclass
@@ -146,10 +153,8 @@ class TestKubelet:
     def _attend(self, api: ControlPlane, running: Running, pod: Json | None) -> None:
         wanted_gone = pod is None or "deletionTimestamp" in pod["metadata"]
         if running.process.poll() is None:
-            if wanted_gone and not running.stopping:
-                running.stopping = True
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(running.process.pid, signal.SIGTERM if pod else signal.SIGKILL)
+            if wanted_gone:
+                self._end(running, by_force=pod is None)
             return
         if pod is not None and pod["status"]["phase"] not in ("Succeeded", "Failed"):
             self._finish(api, running)
@@ -157,6 +162,23 @@ class TestKubelet:
             self._remove(api, pod)
         if pod is None or wanted_gone:
             self.running.pop(running.pod["metadata"]["uid"], None)
+
+    def _end(self, running: Running, by_force: bool) -> None:
+        """SIGTERM, and SIGKILL when the pod's time is over."""
+        now = time.monotonic()
+        grace = running.pod["spec"]["terminationGracePeriodSeconds"]
+        with contextlib.suppress(ProcessLookupError):
+            if by_force or (running.stopped is not None and now - running.stopped > grace):
+                os.killpg(running.process.pid, signal.SIGKILL)
+            elif running.stopped is None:
+                running.stopped = now
+                os.killpg(running.process.pid, signal.SIGTERM)
+
+    def process_of(self, job: str, namespace: str) -> Running | None:
+        """A running pod of a Job."""
+        return next(
+            (found for found in list(self.running.values()) if found.job == (namespace, job) and found.process.poll() is None), None
+        )
 
     def _finish(self, api: ControlPlane, running: Running) -> None:
         code = running.process.returncode

@@ -6,6 +6,7 @@
     event  drop, delay, duplicate      swallowed, late, sent twice
            stale                       followed by the first version of its object
            crash                       the operator is killed when it comes
+           gone                        the watch ends with 410 in its place: what it stood at is compacted
     list   stale                       at the n-th write the operator is killed, and finds the lists of its first start again
 
 Renewals of the Lease are not counted. One proxy serves one operator.
@@ -26,10 +27,11 @@ from tests.cluster.control_plane import ControlPlane
 
 Json = dict[str, Any]
 DELAY_SECONDS = 3.0
+GONE = b'{"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired"}}\n'
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 FAULTS = [
     *(("write", what) for what in ("crash-before", "crash-after", "drop", "delay", "duplicate")),
-    *(("event", what) for what in ("drop", "delay", "duplicate", "stale", "crash")),
+    *(("event", what) for what in ("drop", "delay", "duplicate", "stale", "crash", "gone")),
     ("list", "stale"),
 ]
 
@@ -114,6 +116,8 @@ class Proxy:
             async for line in answer.content:
                 for sent in await self._event(line):
                     await response.write(sent)
+                    if sent == GONE:
+                        return response
         return response
 
     async def _event(self, line: bytes) -> list[bytes]:
@@ -129,7 +133,7 @@ class Proxy:
         if what == "delay":
             await asyncio.sleep(DELAY_SECONDS)
         stale = json.dumps({"type": "MODIFIED", "object": first["object"]}).encode() + b"\n"
-        return {"drop": [], "duplicate": [line, line], "stale": [line, stale]}.get(what, [line])
+        return {"drop": [], "gone": [GONE], "duplicate": [line, line], "stale": [line, stale]}.get(what, [line])
 
     def _due(self, on: str, number: int, where: str) -> str:
         if self.fault and (self.fault.on, self.fault.number) == (on, number) and not self.struck:

@@ -74,13 +74,7 @@ class Site:
 
     def wait(self, look: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
         """Looks until there is something."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = look()
-            if found:
-                return found
-            time.sleep(LOOK_SECONDS)
-        raise AssertionError(f"no {what} after {seconds:.0f} s:\n{self.told()}")
+        return poll(look, what, seconds, self.told)
 
     def finished(self, kind: str, name: str, seconds: float = WAIT_SECONDS) -> Json:
         """The status of a job that has ended."""
@@ -125,6 +119,17 @@ class Site:
         return sorted(str(item.object_name) for item in self.minio().list_objects(self.s3.bucket, prefix, recursive=True))
 
 
+def poll(look: Callable[[], T | None], what: str, seconds: float, told: Callable[[], str], pause: float = LOOK_SECONDS) -> T:
+    """Looks until there is something; `told` says what there was instead."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(pause)
+    raise AssertionError(f"no {what} after {seconds:.0f} s:\n{told()}")
+
+
 def make_namespace(plane: ControlPlane, s3: S3Server) -> str:
     """A namespace under the restricted Pod Security Standard, with the store's keys in a Secret."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -160,8 +165,8 @@ class Operator:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
-def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, **settings: str) -> Operator:
-    """`python -m nativealign_operator` with a kubeconfig."""
+def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, program: str = "", **settings: str) -> Operator:
+    """`python -m nativealign_operator`, or another program in its place, with a kubeconfig."""
     from tests.cluster.s3 import free_port
 
     store = {"bucket": s3.bucket, "endpoint": s3.endpoint, "region": s3.region, "credentialsSecret": {"name": SECRET}}
@@ -179,7 +184,8 @@ def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, **settings: 
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "operator.log"
     with log.open("ab") as output:
-        process = subprocess.Popen([sys.executable, "-m", "nativealign_operator"], env=environment, stdout=output, stderr=output)
+        command = ["-c", program] if program else ["-m", "nativealign_operator"]
+        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
     return Operator(process, log, int(given["port"]))
 
 

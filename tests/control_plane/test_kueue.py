@@ -137,11 +137,11 @@ def runs(site: Site, job: str, pods: int = 1) -> None:
 
 def hold(site: Site, *steps: str) -> None:
     """Pods of these steps, once they run, go on until they are released."""
-    site.kubelet.held.update((site.namespace, step) for step in steps)
+    site.kubelet.held.update(f"{site.namespace}/{step}" for step in steps)
 
 
 def release(site: Site, *steps: str) -> None:
-    site.kubelet.held.difference_update((site.namespace, step) for step in steps)
+    site.kubelet.held.difference_update(f"{site.namespace}/{step}" for step in steps)
 
 
 def occupy(site: Site) -> None:

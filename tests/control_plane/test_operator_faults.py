@@ -74,8 +74,12 @@ def test_a_child_that_is_deleted_by_hand_is_made_again(site: Site, shared: Opera
 
 
 def test_a_lost_status_is_found_again(site: Site, shared: Operator) -> None:
-    site.apply("AlignJob", "web", align(site))
+    def accelerators() -> list[str]:
+        return [job["metadata"]["name"] for job in site.every("Job") if "nvidia.com/gpu" in str(job["spec"])]
+
+    site.apply("AlignJob", "web", align(site, rewrite={"resources": {"gpusPerNode": 1}}))
     first = site.finished("AlignJob", "web")
+    assert accelerators() == ["aj-web-rewrite-rewrite-0"]
     for job in site.every("Job"):
         site.delete("Job", job["metadata"]["name"])
     site.wait(lambda: not site.every("Job"), "no Job")
@@ -86,6 +90,7 @@ def test_a_lost_status_is_found_again(site: Site, shared: Operator) -> None:
     assert again["outputs"] == first["outputs"]
     (job,) = site.jobs()
     assert job.startswith("aj-web-inspect-list-")
+    assert accelerators() == []
 
 
 def test_a_missing_secret_is_told_and_the_job_goes_on_when_it_comes(site: Site, shared: Operator) -> None:

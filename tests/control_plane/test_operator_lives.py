@@ -1,6 +1,7 @@
 """Jobs on a real control plane: the operator as a process, pods that run the real steps against a real S3 server."""
 
 import json
+from typing import Any
 
 import pytest
 from tests.control_plane.site import Operator, Site
@@ -9,7 +10,7 @@ from tests.workloads.desk import jsonl, texts
 pytestmark = pytest.mark.usefixtures("operator")
 
 
-def align(site: Site, **more: object) -> dict[str, object]:
+def align(site: Site, **more: Any) -> dict[str, Any]:
     """A small AlignJob over a corpus of the site's own."""
     site.put(f"{site.namespace}/a.jsonl", jsonl(texts(8, seed=1)))
     site.put(f"{site.namespace}/b.jsonl", jsonl(texts(8, seed=2)))

@@ -527,13 +527,27 @@ def test_kueue_is_asked_again_and_rarer_the_longer_it_holds_a_job() -> None:
     assert looks == [timedelta(seconds=2), timedelta(seconds=25), timedelta(seconds=60)]
 
 
+def test_a_child_that_the_apiserver_refuses_is_told_until_it_is_there() -> None:
+    seen = world()
+    seen.refused = "Stalled", 'Job aj-web-inspect-list-0: spec.template.spec.tolerations[0].operator: Invalid value: "Equal"'
+    seen.look()
+    assert (seen.status.state, ready(seen.status)) == ("Stalled", ("ChildRefused", seen.refused[1]))
+    seen.refused = None
+    seen.settle()
+    assert (seen.status.state, truths(seen.status)["Stalled"]) == ("Running", "False")
+
+
 def test_a_gang_that_comes_no_further_is_stopped_and_counts_as_failed() -> None:
     seen = pretraining()
     child = seen.child(seen.current)
-    seen.progress[child.name] = Progress(40.0, 100.0, seen.now)
+    began = seen.now
+    seen.progress[child.name] = Progress(40.0, 100.0, began, began)
     seen.settle()
     assert (seen.status.steps[2].progress, seen.status.steps[2].eta) == ("40%", "1m40s")
     seen.wait(seen.job.spec.deadlines.progress_seconds)
+    seen.settle()
+    assert child.name in seen.jobs  # nobody has asked since
+    seen.progress[child.name] = Progress(40.0, 100.0, began, seen.now)
     seen.settle()
     assert child.name not in seen.jobs
     assert (seen.current, seen.status.steps[2].failures) == ("pj-web-train-train-1", 1)
