@@ -41,6 +41,12 @@ class Cluster:
         """Repository and digest of one of images.IMAGES."""
         return f"{REGISTRY}/{name}", digest(REGISTRY, name)
 
+    def start(self) -> bool:
+        """Whether the node is Ready. A kubelet ends while containerd reads what an earlier run left, and is started again."""
+        if self.kubelet.process and self.kubelet.process.poll() is not None:
+            self.kubelet.start()
+        return self.is_ready()
+
     def is_ready(self) -> bool:
         shown = self.plane.kubectl("get", "node", NODE, "--output=jsonpath={.status.conditions[?(@.type=='Ready')].status}")
         return shown.stdout == "True"
@@ -73,7 +79,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             stack.enter_context(running(Server(name, command, folder)))
         wait_for((folder / "containerd.sock").exists, "containerd", folder / "containerd.log")
         found = Cluster(plane, stack.enter_context(running(Server("kubelet", _kubelet_command(folder, plane), folder))))
-        wait_for(found.is_ready, "kubelet", found.kubelet.log)
+        wait_for(found.start, "kubelet", found.kubelet.log)
         yield found
 
 
