@@ -179,3 +179,26 @@ def test_settings_come_from_the_environment() -> None:
 def test_wrong_settings_are_named(name: str, value: str, words: str) -> None:
     with pytest.raises(BadSettings, match=words):
         from_environment(GOOD | {f"NATIVEALIGN_OPERATOR_{name}": value})
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_worker_that_is_stopped_just_as_a_key_comes_ends(turns: int) -> None:
+    async def go() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+
+        async def work() -> None:
+            while True:
+                async with asyncio.timeout(60):
+                    queue.done(await queue.get())
+
+        worker = asyncio.create_task(work())
+        queue.add_after("b", 60)
+        await asyncio.sleep(0.01)
+        queue.add("a")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        worker.cancel()
+        _, pending = await asyncio.wait([worker], timeout=1)
+        assert not pending
+
+    asyncio.run(go())
