@@ -1,5 +1,6 @@
 """A real control plane (etcd, kube-apiserver and, where wanted, kube-controller-manager; no nodes) for the time of a test run."""
 
+import base64
 import contextlib
 import json
 import os
@@ -14,10 +15,13 @@ from functools import partial
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .build import binary
 from .s3 import free_port
 
+GIVEN = "NATIVEALIGN_TEST_KUBECONFIG"
+"""Names the kubeconfig of a cluster to test on."""
 START_SECONDS = 60
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -81,7 +85,7 @@ class ControlPlane:
 
     def request(self, method: str, path: str, body: Any = None, *, form: str = "application/json") -> tuple[int, Any]:
         """Status code and JSON answer of one request; much faster than a kubectl process."""
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": form}
+        headers = {"Content-Type": form} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
         self.connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = self.connection.getresponse()
         return answer.status, json.loads(answer.read())
@@ -116,6 +120,40 @@ def control_plane(folder: Path, *, controllers: bool = False) -> Iterator[Contro
             if name == "kube-apiserver":
                 plane.wait_until_ready()
         yield plane
+
+
+@contextmanager
+def cluster(folder: Path, *, controllers: bool = False) -> Iterator[ControlPlane]:
+    """The cluster that NATIVEALIGN_TEST_KUBECONFIG names; without it a control plane of one's own."""
+    given = os.environ.get(GIVEN)
+    if given:
+        yield _given(Path(given).absolute(), folder)
+    else:
+        with control_plane(folder, controllers=controllers) as plane:
+            yield plane
+
+
+def _given(kubeconfig: Path, folder: Path) -> ControlPlane:
+    """An administrator's access by a token or a client certificate, as the kubeconfig's current context says."""
+    command = [binary("kubectl"), "config", "view", "--minify", "--flatten", "--raw", "--output=json"]
+    told = subprocess.run(command, env={**os.environ, "KUBECONFIG": str(kubeconfig)}, check=True, capture_output=True, text=True)
+    config = json.loads(told.stdout)
+    server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    context = ssl.create_default_context()
+    if server.get("insecure-skip-tls-verify"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    elif "certificate-authority-data" in server:
+        context.load_verify_locations(cadata=base64.b64decode(server["certificate-authority-data"]).decode())
+    if "client-certificate-data" in user:
+        pair = folder / "client.pem"
+        pair.touch(0o600)
+        pair.write_bytes(b"".join(base64.b64decode(user[name]) for name in ("client-certificate-data", "client-key-data")))
+        context.load_cert_chain(pair)
+    elif "token" not in user:
+        raise RuntimeError(f"{GIVEN}: {kubeconfig} has neither a token nor a client certificate")
+    address = urlsplit(server["server"])
+    connect = partial(HTTPSConnection, str(address.hostname), address.port or 443, timeout=60, context=context)
+    return ControlPlane(connect, connect(), user.get("token", ""), kubeconfig)
 
 
 def _write_credentials(folder: Path, port: int, token: str) -> None:
