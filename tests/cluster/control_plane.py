@@ -1,5 +1,6 @@
 """A real control plane (etcd, kube-apiserver and, where wanted, kube-controller-manager) for the time of a test run."""
 
+import base64
 import json
 import os
 import secrets
@@ -12,16 +13,21 @@ from functools import partial
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .build import binary
 from .s3 import free_port
 from .servers import Server, running, wait_for
 
+GIVEN = "NATIVEALIGN_TEST_KUBECONFIG"
+"""Names the kubeconfig of a cluster to test on."""
 LOOPBACK = "127.0.0.1"
 SERVICES = "10.96.0.0/16"
 NODE = "node-0"
 USERS = {"admin": "system:masters", f"system:node:{NODE}": "system:nodes"}
 """Who may come, and the group that says what each may do."""
+NODE_KUBECONFIG = "node.kubeconfig"
+"""A kubelet's access, beside the administrator's."""
 CRDS = Path(__file__).parents[2] / "crds"
 
 
@@ -34,8 +40,6 @@ class ControlPlane:
     connection: HTTPSConnection
     token: str = field(repr=False)
     kubeconfig: Path
-    node_kubeconfig: Path
-    """A kubelet's access."""
     servers: dict[str, Server] = field(default_factory=dict)
     """By name."""
 
@@ -62,7 +66,7 @@ class ControlPlane:
 
     def request(self, method: str, path: str, body: Any = None, *, form: str = "application/json") -> tuple[int, Any]:
         """Status code and JSON answer of one request; much faster than a kubectl process."""
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": form}
+        headers = {"Content-Type": form} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
         self.connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = self.connection.getresponse()
         return answer.status, json.loads(answer.read())
@@ -90,13 +94,47 @@ def control_plane(folder: Path, *, controllers: bool = False, address: str = LOO
     flags |= {"kube-controller-manager": _controller_flags(folder, address)} if controllers else {}
     servers = {name: Server(name, [binary(name), *given], folder) for name, given in flags.items()}
     connect = partial(_connection, ports["api"])
-    plane = ControlPlane(connect, connect(), tokens["admin"], folder / "kubeconfig", folder / "node.kubeconfig", servers)
+    plane = ControlPlane(connect, connect(), tokens["admin"], folder / "kubeconfig", servers)
     with ExitStack() as stack:
         for name, server in servers.items():
             stack.enter_context(running(server))
             if name == "kube-apiserver":
                 plane.wait_until_ready()
         yield plane
+
+
+@contextmanager
+def cluster(folder: Path, *, controllers: bool = False) -> Iterator[ControlPlane]:
+    """The cluster that NATIVEALIGN_TEST_KUBECONFIG names; without it a control plane of one's own."""
+    given = os.environ.get(GIVEN)
+    if given:
+        yield _given(Path(given).absolute(), folder)
+    else:
+        with control_plane(folder, controllers=controllers) as plane:
+            yield plane
+
+
+def _given(kubeconfig: Path, folder: Path) -> ControlPlane:
+    """An administrator's access by a token or a client certificate, as the kubeconfig's current context says."""
+    command = [binary("kubectl"), "config", "view", "--minify", "--flatten", "--raw", "--output=json"]
+    told = subprocess.run(command, env={**os.environ, "KUBECONFIG": str(kubeconfig)}, check=True, capture_output=True, text=True)
+    config = json.loads(told.stdout)
+    server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    context = ssl.create_default_context()
+    if server.get("insecure-skip-tls-verify"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    elif "certificate-authority-data" in server:
+        context.load_verify_locations(cadata=base64.b64decode(server["certificate-authority-data"]).decode())
+    if "client-certificate-data" in user:
+        pair = folder / "client.pem"
+        pair.touch(0o600)
+        pair.write_bytes(b"".join(base64.b64decode(user[name]) for name in ("client-certificate-data", "client-key-data")))
+        context.load_cert_chain(pair)
+    elif "token" not in user:
+        raise RuntimeError(f"{GIVEN}: {kubeconfig} has neither a token nor a client certificate")
+    address = urlsplit(server["server"])
+    connect = partial(HTTPSConnection, str(address.hostname), address.port or 443, timeout=60, context=context)
+    return ControlPlane(connect, connect(), user.get("token", ""), kubeconfig)
 
 
 def _write_credentials(folder: Path, address: str, port: int, tokens: dict[str, str]) -> None:
@@ -108,7 +146,7 @@ def _write_credentials(folder: Path, address: str, port: int, tokens: dict[str, 
         "req -x509 -newkey rsa:2048 -noenc -days 2 -subj /O=system:masters/CN=kube-apiserver -keyout client.key -out client.crt",
     ):
         subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
-    for path, server, token in zip(("kubeconfig", "node.kubeconfig"), (LOOPBACK, address), tokens.values(), strict=True):
+    for path, server, token in zip(("kubeconfig", NODE_KUBECONFIG), (LOOPBACK, address), tokens.values(), strict=True):
         _write_kubeconfig(folder / path, f"https://{server}:{port}", token)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .build import binary, cache, locked
-from .control_plane import NODE, SERVICES, ControlPlane, control_plane
+from .control_plane import NODE, NODE_KUBECONFIG, SERVICES, ControlPlane, control_plane
 from .images import build_all, digest, registry, store
 from .servers import Server, running, wait_for
 
@@ -108,7 +108,7 @@ def _kubelet_command(folder: Path, plane: ControlPlane) -> list[str | Path]:
     return [
         binary("kubelet"),
         f"--config={folder / 'kubelet.yaml'}",
-        f"--kubeconfig={plane.node_kubeconfig}",
+        f"--kubeconfig={plane.kubeconfig.with_name(NODE_KUBECONFIG)}",
         f"--hostname-override={NODE}",
         f"--root-dir={folder / 'kubelet'}",
         f"--node-ip={ADDRESS}",

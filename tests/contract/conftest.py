@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.control_plane import ControlPlane, cluster
 
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with control_plane(tmp_path_factory.mktemp("plane")) as plane:
+    with cluster(tmp_path_factory.mktemp("plane")) as plane:
         plane.install_crds()
         yield plane
 

@@ -60,7 +60,7 @@ def test_yaml_scalars_are_read_as_kubectl_reads_them(plane: ControlPlane) -> Non
         "metadata": {"name": name},
         "spec": {"group": "test.nativealign.dev", "scope": "Cluster", "names": names, "versions": [version]},
     }
-    assert plane.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)[0] == 201
+    assert plane.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)[0] in (201, 409)
     assert plane.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s").returncode == 0
     different = []
     for scalar in SCALARS.split():

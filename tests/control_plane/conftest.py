@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.control_plane import ControlPlane, cluster
 from tests.cluster.s3 import S3Server, s3_server
 from tests.control_plane.kubelet import TestKubelet, kubelet
 from tests.control_plane.site import Operator, Site, make_namespace, running_operator
@@ -11,7 +11,7 @@ from tests.control_plane.site import Operator, Site, make_namespace, running_ope
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with control_plane(tmp_path_factory.mktemp("plane"), controllers=True) as plane:
+    with cluster(tmp_path_factory.mktemp("plane"), controllers=True) as plane:
         plane.install_crds()
         yield plane
 

@@ -12,8 +12,10 @@ import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server, s3_server
 from tests.control_plane.kubelet import Running, TestKubelet
-from tests.control_plane.site import Site, make_namespace
+from tests.control_plane.site import SECRET, Site, make_namespace
 from tests.control_plane.test_operator_lives import align
+
+from nativealign_api.vocabulary import ExitCode
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -72,16 +74,25 @@ def test_a_job_made_anew_while_the_old_pods_end_makes_one_result(site: Site) -> 
 
 
 def test_a_job_whose_store_is_gone_can_be_deleted(site: Site, tmp_path: Path) -> None:
+    """Its pods give up flushing by themselves, before they are killed."""
     with s3_server(tmp_path / "s3") as server:
         assert server.process
         there = Site(site.plane, site.kubelet, server, make_namespace(site.plane, server))
-        store = {"bucket": server.bucket, "endpoint": server.endpoint, "credentialsSecret": {"name": "s3"}}
+        store = {"bucket": server.bucket, "endpoint": server.endpoint, "credentialsSecret": {"name": SECRET}}
         there.apply("AlignJob", "web", align(there, store=store))
-        there.wait(lambda: there.kubelet.process_of("aj-web-clean-filter-0", there.namespace), "running pod")
-        server.process.kill()
-        server.process.wait()
+        pod = there.wait(lambda: there.kubelet.process_of("aj-web-clean-filter-0", there.namespace), "running pod")
+        server.process.send_signal(signal.SIGSTOP)
+        there.wait(lambda: takes_sigterm(pod.process.pid), "pod that flushes")
         there.delete("AlignJob", "web")
         there.wait(lambda: not children(there), "end of all children", GONE_SECONDS)
+        assert pod.process.returncode == ExitCode.TEMPORARY
+        server.process.send_signal(signal.SIGCONT)
+
+
+def takes_sigterm(pid: int) -> bool:
+    """Whether a process has a handler for it."""
+    (caught,) = re.findall(r"^SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def children(site: Site) -> list[str]:

@@ -208,3 +208,26 @@ def test_what_kueue_says_of_a_workload_becomes_reason_and_message(
     found = read_queue(given_workload)
     assert found[0] == reason
     assert message in found[1]
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_worker_that_is_stopped_just_as_a_key_comes_ends(turns: int) -> None:
+    async def go() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+
+        async def work() -> None:
+            while True:
+                async with asyncio.timeout(60):
+                    queue.done(await queue.get())
+
+        worker = asyncio.create_task(work())
+        queue.add_after("b", 60)
+        await asyncio.sleep(0.01)
+        queue.add("a")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        worker.cancel()
+        _, pending = await asyncio.wait([worker], timeout=1)
+        assert not pending
+
+    asyncio.run(go())

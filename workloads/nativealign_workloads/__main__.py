@@ -11,6 +11,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
     try:
         run = _find(arguments)
         context = from_environment(os.environ)
-        stop_on_sigterm(context)
+        stop_on_sigterm(context, partial(_give_up, context.copies))
         _serve_progress(os.environ)
         result = run(context)
         context.progress.finish()
@@ -113,6 +114,13 @@ def _fail(error: StepError, copies: dict[str, str]) -> int:
     print(f"error: {error.code}: {message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
     _leave_message({"code": error.code, "message": message, "hint": error.hint})
     return error.exit_code
+
+
+def _give_up(copies: dict[str, str], error: StepError) -> None:
+    """Ends the process from another thread: the main one waits for what does not come."""
+    code = _fail(error, copies)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _leave_message(message: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ import os
 import shutil
 import signal
 import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from nativealign_api.plan import step_prefix
 from nativealign_api.resolved import ResolvedJob
 from nativealign_workloads.errors import ConfigError, StoppedError
 from nativealign_workloads.progress import Progress
-from nativealign_workloads.store import ObjectStore, open_store
+from nativealign_workloads.store import ANSWER_SECONDS, ObjectStore, open_store
+
+FLUSH_SECONDS = 20.0
+"""How long a process that was asked to stop waits for a store that does not answer: less than a pod's grace period."""
+PROBE_SECONDS = 1.0
+"""Between two questions to the store meanwhile."""
 
 
 @dataclass
@@ -94,10 +100,25 @@ def from_environment(environment: Mapping[str, str], *, clean: bool = True) -> C
     )
 
 
-def stop_on_sigterm(context: Context) -> None:
-    """SIGTERM and SIGINT set `context.stop`; the phase flushes and ends with StoppedError."""
+def stop_on_sigterm(context: Context, give_up: Callable[[StoppedError], None]) -> None:
+    """SIGTERM and SIGINT set `context.stop`; the phase flushes and ends with StoppedError.
+
+    Where the store does not answer, `give_up` is called after FLUSH_SECONDS, from another thread; it ends the process.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: context.stop.set())
+    threading.Thread(target=_give_up_on_silence, args=(context, give_up), daemon=True).start()
+
+
+def _give_up_on_silence(context: Context, give_up: Callable[[StoppedError], None]) -> None:
+    context.stop.wait()
+    heard = time.monotonic()
+    while time.monotonic() - heard < FLUSH_SECONDS - ANSWER_SECONDS:
+        if context.store.answers():
+            heard = time.monotonic()
+        time.sleep(PROBE_SECONDS)
+    what = f"{context.job.step} {context.job.phase} {context.index}"
+    give_up(StoppedError("Stopped", f"{what} was asked to stop, and {context.store} does not answer", "run it again to go on"))
 
 
 def _model_cache(environment: Mapping[str, str], scratch: Path) -> Path:

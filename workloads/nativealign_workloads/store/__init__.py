@@ -4,11 +4,12 @@
 one conformance test runs against both.
 """
 
-from .base import AlreadyExists, NotFound, ObjectInfo, ObjectStore
+from .base import ANSWER_SECONDS, AlreadyExists, NotFound, ObjectInfo, ObjectStore
 from .local import LocalStore
 from .location import credentials_from, open_store
 
 __all__ = [
+    "ANSWER_SECONDS",
     "AlreadyExists",
     "LocalStore",
     "NotFound",

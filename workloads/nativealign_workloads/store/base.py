@@ -65,6 +65,10 @@ def folder_of(prefix: str) -> str:
     return check_key(folder) if folder else ""
 
 
+ANSWER_SECONDS = 2.0
+"""For one question whether a store is there."""
+
+
 class ObjectStore(ABC):
     """A folder or a bucket. `str(store)` names it in messages and never holds credentials.
 
@@ -107,6 +111,10 @@ class ObjectStore(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens if there is none."""
+
+    def answers(self) -> bool:
+        """Whether the store says anything at all within ANSWER_SECONDS, be it an error."""
+        return True
 
     def read(self, key: str) -> bytes:
         """The whole content of a small object. Raises NotFound."""

@@ -22,7 +22,7 @@ from urllib3.response import BaseHTTPResponse
 
 from nativealign_workloads.errors import ConfigError, UnavailableError
 
-from .base import AlreadyExists, NotFound, ObjectInfo, ObjectStore, check_key, folder_of, no_conditional_writes
+from .base import ANSWER_SECONDS, AlreadyExists, NotFound, ObjectInfo, ObjectStore, check_key, folder_of, no_conditional_writes
 from .s3_errors import BUSY, s3_errors
 from .stream import ObjectStream
 
@@ -78,6 +78,8 @@ class S3Store(ObjectStore):
                 ),
             )
 
+        self._endpoint = endpoint
+        self._probe = urllib3.PoolManager(timeout=ANSWER_SECONDS, retries=False, ca_certs=ca_bundle or certifi.where())
         self._client = client(urllib3.PoolManager)
         self._creator = client(_CreateOnlyPool)
 
@@ -153,6 +155,13 @@ class S3Store(ObjectStore):
         name = self._key(key)
         with suppress(NotFound), s3_errors(self, key):
             self._client.remove_object(self.bucket, name)
+
+    def answers(self) -> bool:
+        try:
+            self._probe.request("HEAD", self._endpoint)
+        except urllib3.exceptions.HTTPError:
+            return False
+        return True
 
     def _key(self, key: str) -> str:
         return self.prefix + check_key(key)

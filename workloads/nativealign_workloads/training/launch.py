@@ -139,11 +139,14 @@ def _severity(code: int) -> int:
 
 @contextlib.contextmanager
 def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass SIGTERM and SIGINT on to the ranks while the block runs."""
+    """Pass SIGTERM and SIGINT on to the ranks while the block runs; a handler that was installed before is called too."""
 
-    def forward(number: int, _: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         for child in children:
             child.send_signal(signal.SIGTERM)
+        before = previous[signal.Signals(number)]
+        if callable(before) and before is not signal.default_int_handler:
+            before(number, frame)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
