@@ -72,7 +72,7 @@ def _commit(context: Context, spec: Any, pinned: Pinned, found: dict[str, Json])
     own = digest({"kind": context.job.kind, "spec": context.job.parameters, "pins": pins})
     context.job.digest = own
     pinned.inspect = own
-    claim(context.store, context.prefix)
+    claim(context, context.prefix)
     nothing = {"tally": Tally().dump(), "parts": {}, "facts": {}, "seconds": 0.0}
     headline = commit_step(context, [nothing], {"counts": _counts(found)}, inputs=found)
     new = pinned.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"upstream", "images"})
@@ -85,7 +85,7 @@ def claim_steps(context: Context, run_plan: Plan) -> None:
     """Keeps gc from what this run may adopt, until its status names it."""
     sources = [step_prefix(step.name, source.digest) for step in run_plan.steps for source in step.sources]
     for prefix in [step.prefix for step in run_plan.steps if step.digest] + sources:
-        claim(context.store, prefix)
+        claim(context, prefix)
 
 
 def committed_steps(context: Context, run_plan: Plan) -> dict[str, Json]:

@@ -37,7 +37,7 @@ def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
         "shards": shards,
     }
     own = digest(content)
-    claim(context.store, input_prefix(own))
+    claim(context, input_prefix(own))
     for shard, unit in enumerate(units):
         create_first(context.store, shard_key(input_prefix(own), shard), {"units": unit})
     facts = [describe(*pair) for pair in zip(given, sources, listings, strict=True)]

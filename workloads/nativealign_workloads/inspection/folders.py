@@ -76,7 +76,7 @@ def _folder(context: Context, uri: str) -> Json:
 
 def _pin_listing(context: Context, content: Json) -> Json:
     own = digest(content)
-    claim(context.store, input_prefix(own))
+    claim(context, input_prefix(own))
     create_first(context.store, f"{input_prefix(own)}/listing.json", content)
     return {"digest": own, **content} if "uri" not in content else {"digest": own, "uri": content["uri"]}
 
@@ -86,7 +86,7 @@ def pin_conduct(context: Context, source: CodeOfConduct) -> Json:
     data, name = _conduct_text(source)
     conduct = load_conduct(data, name)
     own = conduct_hash(data)[:DIGEST_LENGTH]
-    claim(context.store, input_prefix(own))
+    claim(context, input_prefix(own))
     try:
         context.store.create(f"{input_prefix(own)}/conduct.yaml", data)
     except AlreadyExists:
