@@ -77,12 +77,19 @@ class Team:
         return self.member.get(reference, "-n", self.namespace)
 
     def upload(self, prefix: str, folder: Path) -> None:
-        """Every file below a folder, through the Service of the development store."""
-        store = f"{RELEASE}-dev-store"
-        address = self.admin.get("service", store, "-n", SYSTEM)["spec"]["clusterIP"]
-        client = Minio(f"{address}:{STORE_PORT}", *self.keys.values(), secure=False, region="us-east-1")
+        """Every file below a folder."""
+        client = self._store()
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             client.fput_object(BUCKET, f"{prefix}/{path.relative_to(folder)}", str(path))
+
+    def stored(self, prefix: str) -> list[str]:
+        """Keys below a prefix."""
+        return [str(item.object_name) for item in self._store().list_objects(BUCKET, prefix, recursive=True)]
+
+    def _store(self) -> Minio:
+        """The development store, by its name in the cluster."""
+        address = f"{RELEASE}-dev-store.{SYSTEM}.svc:{STORE_PORT}"
+        return Minio(address, *self.keys.values(), secure=False, region="us-east-1")
 
 
 def make_team(admin: Person, keys: dict[str, str], home: Path) -> Team:

@@ -11,9 +11,19 @@ import pytest
 from tests.cluster.node import Cluster
 from tests.cluster.servers import wait_for
 from tests.e2e.people import Json, Person, Team
-from tests.workloads.pipeline import RULES, make_corpus, manifest_of
+from tests.workloads.pipeline import RULES, TINY, TRAINING, make_corpus, manifest_of
 
 LOST_SECONDS = 10
+GANG = TRAINING | {
+    "base": {"fromConfig": TINY},
+    "mix": [{"alignJob": "web"}],
+    "sequenceLength": 64,
+    "tokens": "100k",
+    "globalBatch": 4,
+    "checkpoints": {"everySteps": 50},
+    "resources": {"nodes": 2},
+    "nodeLostAfterSeconds": LOST_SECONDS,
+}
 OUTAGE_SECONDS = 30
 BACK_SECONDS = 15
 
@@ -38,15 +48,18 @@ def running(team: Team) -> dict[str, Json]:
     return {pod["metadata"]["uid"]: pod for pod in found if pod["status"]["phase"] == "Running"}
 
 
-def test_a_killed_kubelet_is_recovered_from(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
+def test_a_gang_whose_node_is_lost_trains_to_the_end(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
+    """Two pods find each other by the headless Service's name; then their kubelet is killed for as long as it takes to notice."""
     apply(team, "AlignJob", "web", corpus)
-    wait_for(lambda: bool(running(team)), "pod", seconds=120)
+    apply(team, "PretrainJob", "web", GANG)
+    assert team.wait("alignjob/web")["status"]["state"] == "Complete", admin.told(team.namespace)
+    wait_for(lambda: any("/checkpoints/" in key for key in team.stored("steps/train/")), "checkpoint", seconds=180)
     node.kubelet.stop()
     wait_for(lambda: not node.is_ready(), "loss of the node", seconds=120)
     lost = partial(_deleted, team, set(running(team)))
     wait_for(lost, "eviction of the pods", seconds=120)
     node.kubelet.start()
-    job = team.wait("alignjob/web")
+    job = team.wait("pretrainjob/web")
     assert job["status"]["state"] == "Complete", admin.told(team.namespace)
     assert not any(step.get("failures") for step in job["status"]["steps"])
 
