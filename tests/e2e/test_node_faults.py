@@ -48,12 +48,18 @@ def running(team: Team) -> dict[str, Json]:
     return {pod["metadata"]["uid"]: pod for pod in found if pod["status"]["phase"] == "Running"}
 
 
+def has_checkpoint(team: Team, reference: str) -> bool:
+    steps = team.member.get(reference, "-n", team.namespace).get("status", {}).get("steps", [])
+    digest = next((step["digest"] for step in steps if step["name"] == "train" and "digest" in step), None)
+    return digest is not None and any("/checkpoints/" in key for key in team.stored(f"steps/train/{digest}/"))
+
+
 def test_a_gang_whose_node_is_lost_trains_to_the_end(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
     """Two pods find each other by the headless Service's name; then their kubelet is killed for as long as it takes to notice."""
     apply(team, "AlignJob", "web", corpus)
     apply(team, "PretrainJob", "web", GANG)
     assert team.wait("alignjob/web")["status"]["state"] == "Complete", admin.told(team.namespace)
-    wait_for(lambda: any("/checkpoints/" in key for key in team.stored("steps/train/")), "checkpoint", seconds=180)
+    wait_for(lambda: has_checkpoint(team, "pretrainjob/web"), "checkpoint", seconds=180)
     node.kubelet.stop()
     wait_for(lambda: not node.is_ready(), "loss of the node", seconds=120)
     lost = partial(_deleted, team, set(running(team)))
