@@ -44,7 +44,7 @@ def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, relea
     team, member = quickstart, quickstart.member
     before = team.wait("alignjob/quickstart", "Running", 180)
     pods_before = pods(team)
-    install(admin, "helm4", release | {"operator": {"workers": 4}})
+    install(admin, "helm4", release | {"operator": {"workers": 4}, "gc": {"enabled": True}})
     after = [team.wait(reference) for reference in REFERENCES]
     assert [job["status"]["state"] for job in after] == ["Complete"] * 3, admin.told(team.namespace)
     assert digests(before).items() <= digests(after[0]).items()
@@ -60,3 +60,8 @@ def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, relea
     code, told = member.nativealign("report", "aj/quickstart", "-n", team.namespace)
     assert code == 0, told
     assert "<html" in (member.home / told.strip().splitlines()[-1]).read_text()
+
+    admin.kubectl("create", "job", "now", f"--from=cronjob/{RELEASE}-gc", "-n", SYSTEM)
+    admin.kubectl("wait", "job/now", "--for=condition=Complete", "--timeout=120s", "-n", SYSTEM)
+    told = admin.kubectl("logs", "job/now", "-n", SYSTEM)
+    assert "digests are in use" in told
