@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -283,3 +284,16 @@ def test_a_missing_object_is_told_from_a_missing_bucket(server: S3Server):
     assert store.stat("a") is None
     with pytest.raises(NotFound):
         store.read("a")
+
+
+def test_a_store_answers_unless_it_is_silent(server: S3Server):
+    """Any answer counts, a refusal too; a stopped server takes connections and says nothing."""
+    assert server.process
+    assert store_at(server).answers()
+    assert store_at(replace(server, secret_key="wrong-credential")).answers()
+    assert not store_at(replace(server, endpoint="http://127.0.0.1:1")).answers()
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        assert not store_at(server).answers()
+    finally:
+        server.process.send_signal(signal.SIGCONT)

@@ -148,7 +148,9 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
         if callable(before) and before is not signal.default_int_handler:
             before(number, frame)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in previous:
+        signal.signal(number, forward)
     try:
         yield
     finally:
