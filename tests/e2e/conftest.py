@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.chart.helm import CHART, helm
 from tests.cluster.node import Cluster, cluster
-from tests.e2e.people import RELEASE, SYSTEM, Person, Team, make_team
+from tests.e2e.people import RELEASE, RESTRICTED, SYSTEM, Person, Team, make_team
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,9 @@ def values(node: Cluster) -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def release(admin: Person, keys: dict[str, str], values: dict[str, object]) -> dict[str, object]:
-    """Installed by Helm 3 and ready; its values."""
+    """Installed by Helm 3 under the restricted Pod Security Standard, and ready; its values."""
     admin.kubectl("create", "namespace", SYSTEM)
+    admin.kubectl("label", "namespace", SYSTEM, RESTRICTED)
     admin.make_secret(SYSTEM, keys)
     install(admin, "helm", values)
     return values

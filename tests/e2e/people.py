@@ -14,6 +14,8 @@ from tests.cluster.build import binary
 Json = dict[str, Any]
 SYSTEM, RELEASE = "nativealign", "nativealign"
 BUCKET = "nativealign"
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+"""Label of a namespace where pods must keep to the restricted Pod Security Standard."""
 STORE_PORT = 7070
 COMMAND_SECONDS = 300
 
@@ -93,9 +95,9 @@ class Team:
 
 
 def make_team(admin: Person, keys: dict[str, str], home: Path) -> Team:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "team-", "labels": labels}}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "team-"}}
     namespace = admin.kubectl("create", "--filename=-", "--output=jsonpath={.metadata.name}", given=json.dumps(body))
+    admin.kubectl("label", "namespace", namespace, RESTRICTED)
     admin.make_secret(namespace, keys)
     admin.kubectl("create", "serviceaccount", "member", "-n", namespace)
     admin.kubectl("create", "rolebinding", "member", "--clusterrole=edit", f"--serviceaccount={namespace}:member", "-n", namespace)
