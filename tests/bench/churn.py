@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.load import Json, operator_of_image, resident, until, with_connections
+from tests.bench.load import Json, anew, operator_of_image, resident, until, with_connections
 from tests.bench.many_jobs import eval_job
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.control_plane.campaign import NODE, NOWHERE, PlayedPods, run_once
@@ -160,15 +160,15 @@ def churn(plane: ControlPlane, folder: Path, count: int, seconds: float) -> Json
     delays, stop, sizes = Delays(), threading.Event(), list[int]()
     with operator_of_image(plane, folder / "operator") as operator:
         began = time.monotonic()
-        until(lambda: unseen(plane) == 0, "the status of each job")
+        api = anew(plane)
+        until(lambda: unseen(api) == 0, "the status of each job")
         started = time.monotonic() - began
         threads = [
-            threading.Thread(target=watch, args=(plane, delays, stop)),
+            threading.Thread(target=watch, args=(anew(plane), delays, stop)),
             threading.Thread(target=minutes, args=(operator.process.pid, stop, sizes)),
         ]
         for thread in threads:
             thread.start()
-        api = ControlPlane(plane.connect, plane.connect(), plane.token, plane.kubeconfig)
         per_second = count * CHANGING / 60
         change(api, names, per_second, seconds, delays)
         deadline = time.monotonic() + LAST_SECONDS
