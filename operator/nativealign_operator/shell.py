@@ -73,6 +73,8 @@ def settings() -> kopf.OperatorSettings:
     found.watching.connect_timeout = 10
     found.watching.chunk_size = 500
     found.queueing.exit_timeout = 1
+    # a worker holds its object's last event, parsed, until it ends: in a burst, five seconds of that (the default) are many objects
+    found.queueing.idle_timeout = 0.5
     for group, version, plural in CHILDREN.values():
         found.watching.label_selectors[group, version, plural] = CHILD_SELECTOR
     return found

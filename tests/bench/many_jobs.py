@@ -1,91 +1,106 @@
 """`make bench-operator`: many jobs at once on one control plane: how long until each has its first child, and what that takes.
 
-Pods are not run: the operator's work is all that is measured. Prints JSON: jobs, seconds until every first child Job exists, the
-operator's largest resident set in MiB, and its API writes for each child, counted by a proxy in a small run of its own.
+JobSets under JobSet's controller, then EvalJobs under the operator, on the same control plane. JobSet comes first, since it keeps
+every Job and pod of the cluster in memory, and would keep the operator's too. Pods are not run: the controllers' work is all that is measured. Prints JSON: for each, the seconds until all objects are created and until every
+first child Job exists, and the controller's largest resident set in MiB; their ratios; and the operator's API writes, counted by a
+proxy in a small run of its own: for each child, and the most in one transition, a write of the status and what follows it.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
+from tests.bench.load import Json, create_all, number_of, operator_of_image, resident, until
 from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.jobset_controller import jobset_controller
 from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, run_once
-from tests.control_plane.site import running_operator
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.paths import path_of
 
-COUNT = 1000
-THREADS = 8
-LIMIT_SECONDS = 600.0
+PEER_QPS = 10_000
+"""The operator has no limit of its own; this one is never reached."""
+JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/{}/jobsets"
 
 
-def create_all(plane: ControlPlane, count: int) -> None:
-    """EvalJobs, as fast as the apiserver takes them."""
-
-    def create(numbers: range) -> None:
-        api = ControlPlane(plane.connect, plane.connect(), plane.token, plane.kubeconfig)
-        for number in numbers:
-            spec = JOBS["EvalJob"] | {"store": STORE}
-            manifest = {"apiVersion": API_VERSION, "kind": "EvalJob", "metadata": {"name": f"job-{number}"}, "spec": spec}
-            code, answer = api.request("POST", path_of("EvalJob", "default"), manifest)
-            assert code == 201, answer
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        list(threads.map(create, [range(start, count, THREADS) for start in range(THREADS)]))
+def eval_job(number: int) -> Json:
+    spec = JOBS["EvalJob"] | {"store": STORE}
+    return {"apiVersion": API_VERSION, "kind": "EvalJob", "metadata": {"name": f"job-{number}"}, "spec": spec}
 
 
-def children(plane: ControlPlane) -> int:
-    """Number of Jobs, by the count that a list of one gives."""
-    found: Any = plane.request("GET", f"{path_of('Job', 'default')}?limit=1")[1]
-    return len(found["items"]) + int(found["metadata"].get("remainingItemCount") or 0)
+def job_set(number: int) -> Json:
+    """One replicated Job of one pod."""
+    pod = {"spec": {"restartPolicy": "Never", "containers": [{"name": "workload", "image": "x"}]}}
+    job = {"name": "main", "replicas": 1, "template": {"spec": {"parallelism": 1, "completions": 1, "template": pod}}}
+    spec = {"replicatedJobs": [job]}
+    return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": {"name": f"job-{number}"}, "spec": spec}
 
 
-def resident(pid: int) -> float:
-    """Largest resident set so far, in MiB."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+def burst(plane: ControlPlane, namespace: str, path: str, manifests: list[Json], pid: int) -> dict[str, float]:
+    """Creates the objects in a namespace of their own, and counts its Jobs. Returns once each Job has its pod."""
+    plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    began = time.monotonic()
+    create_all(plane, path, manifests)
+    created = time.monotonic() - began
+    until(lambda: number_of(plane, path_of("Job", namespace)) >= len(manifests), f"a child of each job in {namespace}")
+    seconds = time.monotonic() - began
+    until(lambda: number_of(plane, path_of("Pod", namespace)) >= len(manifests), f"a pod of each job in {namespace}")
+    return {"secondsToCreate": round(created, 1), "secondsToFirstChildren": round(seconds, 1), "MiB": round(resident(pid))}
 
 
-def many(folder: Path) -> dict[str, float]:
+def ours(plane: ControlPlane, folder: Path, count: int) -> dict[str, float]:
+    with operator_of_image(plane, folder) as operator:
+        manifests = [eval_job(number) for number in range(count)]
+        return burst(plane, "ours", path_of("EvalJob", "ours"), manifests, operator.process.pid)
+
+
+def peers(plane: ControlPlane, folder: Path, count: int) -> dict[str, float]:
+    with jobset_controller(plane, folder, PEER_QPS) as server:
+        assert server.process
+        return burst(plane, "peers", JOBSETS.format("peers"), [job_set(number) for number in range(count)], server.process.pid)
+
+
+def at_once(folder: Path, count: int) -> Json:
+    """Both controllers, each alone; the objects of the first stay, with pods that nobody runs."""
     with control_plane(folder / "plane", controllers=True) as plane:
         plane.install_crds()
-        with running_operator(plane, NOWHERE, folder / "operator") as operator:
-            began = time.monotonic()
-            create_all(plane, COUNT)
-            created = time.monotonic() - began
-            while children(plane) < COUNT:
-                if time.monotonic() - began > LIMIT_SECONDS:
-                    sys.exit(f"only {children(plane)} of {COUNT} jobs have a child after {LIMIT_SECONDS:.0f} s")
-                time.sleep(0.2)
-            seconds = time.monotonic() - began
-            return {
-                "jobs": COUNT,
-                "secondsToCreate": round(created, 1),
-                "secondsToFirstChildren": round(seconds, 1),
-                "operatorMiB": round(resident(operator.process.pid)),
-            }
+        found = {"jobset": peers(plane, folder / "jobset", count), "nativealign": ours(plane, folder / "nativealign", count)}
+    ratio = {key: round(found["nativealign"][key] / found["jobset"][key], 2) for key in ("secondsToFirstChildren", "MiB")}
+    return {"jobs": count, **found, "ratio": ratio}
 
 
-def writes(folder: Path) -> dict[str, float]:
-    """API writes of the operator for each child, events included."""
-    with control_plane(folder / "small", controllers=True) as plane:
+def writes(folder: Path) -> Json:
+    """API writes of the operator, events included."""
+    with ExitStack() as stack:
+        plane = stack.enter_context(control_plane(folder / "small", controllers=True))
         plane.install_crds()
         pods = PlayedPods(plane)
         pods.start()
+        stack.callback(pods.stop)
         runs = {kind: run_once(plane, NOWHERE, pods, folder, kind, None) for kind in KINDS}
-        pods.stop()
-    return {f"writesPerChild{kind}": round(len(run.writes) / len(run.outcome["Job"]), 2) for kind, run in runs.items()}
+    return {kind: _counts(run.writes, len(run.outcome["Job"])) for kind, run in runs.items()}
+
+
+def _counts(writes: list[str], children: int) -> Json:
+    starts = [number for number, write in enumerate(writes) if write.startswith("PATCH")]
+    transitions = [writes[start:end] for start, end in zip(starts, [*starts[1:], len(writes)], strict=True)]
+    sizes: dict[bool, list[int]] = {True: [0], False: [0]}
+    for transition in transitions:
+        sizes[any(write.endswith("/jobs") for write in transition)].append(len(transition))
+    return {"perChild": round(len(writes) / children, 2), "mostWithChild": max(sizes[True]), "mostWithoutChild": max(sizes[False])}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=1000)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(many(Path(name)) | writes(Path(name))))
+        print(json.dumps(at_once(Path(name), given.jobs)), flush=True)
+        print(json.dumps({"writes": writes(Path(name))}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""What the operator's measurements share: the operator as it runs in its image, objects in numbers, and the memory of a process."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.cluster.control_plane import ControlPlane
+from tests.control_plane.campaign import NOWHERE
+from tests.control_plane.site import Operator, start_operator
+
+Json = dict[str, Any]
+T = TypeVar("T")
+THREADS = 8
+LOOK_SECONDS = 0.2
+LIMIT_SECONDS = 900.0
+AS_IN_ITS_IMAGE = """
+import sys
+sys.modules["chardet"] = None
+from nativealign_operator.main import main
+sys.exit(main())
+"""
+"""`requests` imports chardet (20 MiB) where it finds it; a development environment has it, the operator's requirements have not."""
+
+
+@contextmanager
+def operator_of_image(plane: ControlPlane, folder: Path) -> Iterator[Operator]:
+    operator = start_operator(plane, NOWHERE, folder, AS_IN_ITS_IMAGE)
+    try:
+        yield operator
+    finally:
+        operator.kill()
+
+
+def anew(plane: ControlPlane) -> ControlPlane:
+    """With a connection of its own: for a thread, or after minutes in which the apiserver has closed an idle one."""
+    return ControlPlane(plane.connect, plane.connect(), plane.token, plane.kubeconfig)
+
+
+def with_connections(plane: ControlPlane, items: Sequence[T], do: Callable[[ControlPlane, T], None]) -> None:
+    """`do` for each item, in threads with a connection each."""
+
+    def some(start: int) -> None:
+        api = anew(plane)
+        for item in items[start::THREADS]:
+            do(api, item)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(some, range(THREADS)))
+
+
+def create_all(plane: ControlPlane, path: str, manifests: Sequence[Json]) -> None:
+    """As fast as the apiserver takes them."""
+
+    def create(api: ControlPlane, manifest: Json) -> None:
+        code, answer = api.request("POST", path, manifest)
+        assert code == 201, answer
+
+    with_connections(plane, manifests, create)
+
+
+def number_of(plane: ControlPlane, path: str) -> int:
+    """Number of objects, by the count that a list of one gives."""
+    found: Any = plane.request("GET", f"{path}?limit=1")[1]
+    return len(found["items"]) + int(found["metadata"].get("remainingItemCount") or 0)
+
+
+def until(look: Callable[[], bool], what: str) -> None:
+    """Looks until it is so. Raises RuntimeError."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not look():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not after {LIMIT_SECONDS:.0f} s: {what}")
+        time.sleep(LOOK_SECONDS)
+
+
+def resident(pid: int, which: str = "VmHWM") -> float:
+    """Resident set in MiB: the largest so far (VmHWM), or the present one (VmRSS)."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(which)]
+    return int(line.split()[1]) / 1024
