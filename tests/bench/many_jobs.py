@@ -1,9 +1,10 @@
 """`make bench-operator`: many jobs at once on one control plane: how long until each has its first child, and what that takes.
 
 JobSets under JobSet's controller, then EvalJobs under the operator, on the same control plane. JobSet comes first, since it keeps
-every Job and pod of the cluster in memory, and would keep the operator's too. Pods are not run: the controllers' work is all that is measured. Prints JSON: for each, the seconds until all objects are created and until every
-first child Job exists, and the controller's largest resident set in MiB; their ratios; and the operator's API writes, counted by a
-proxy in a small run of its own: for each child, and the most in one transition, a write of the status and what follows it.
+every Job and pod of the cluster in memory, and would keep the operator's too. Pods are not run: the controllers' work is what is
+measured. Prints JSON: for each, the seconds until all objects are created and until every first child Job exists, and the
+controller's largest resident set in MiB until each Job has its pod; their ratios; and the operator's API writes, counted by a proxy
+in a small run of its own: for each child, and the most in one transition, a write of the status and what follows it.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tests.bench.load import Json, create_all, number_of, operator_of_image, resident, until
 from tests.cluster.control_plane import ControlPlane, control_plane
-from tests.cluster.jobset_controller import jobset_controller
+from tests.cluster.jobset_controller import job_set, jobset_controller, jobsets
 from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, run_once
 
 from nativealign_api.kinds import KINDS
@@ -24,20 +25,11 @@ from nativealign_operator.paths import path_of
 
 PEER_QPS = 10_000
 """The operator has no limit of its own; this one is never reached."""
-JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/{}/jobsets"
 
 
 def eval_job(number: int) -> Json:
     spec = JOBS["EvalJob"] | {"store": STORE}
     return {"apiVersion": API_VERSION, "kind": "EvalJob", "metadata": {"name": f"job-{number}"}, "spec": spec}
-
-
-def job_set(number: int) -> Json:
-    """One replicated Job of one pod."""
-    pod = {"spec": {"restartPolicy": "Never", "containers": [{"name": "workload", "image": "x"}]}}
-    job = {"name": "main", "replicas": 1, "template": {"spec": {"parallelism": 1, "completions": 1, "template": pod}}}
-    spec = {"replicatedJobs": [job]}
-    return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": {"name": f"job-{number}"}, "spec": spec}
 
 
 def burst(plane: ControlPlane, namespace: str, path: str, manifests: list[Json], pid: int) -> dict[str, float]:
@@ -61,7 +53,7 @@ def ours(plane: ControlPlane, folder: Path, count: int) -> dict[str, float]:
 def peers(plane: ControlPlane, folder: Path, count: int) -> dict[str, float]:
     with jobset_controller(plane, folder, PEER_QPS) as server:
         assert server.process
-        return burst(plane, "peers", JOBSETS.format("peers"), [job_set(number) for number in range(count)], server.process.pid)
+        return burst(plane, "peers", jobsets("peers"), [job_set(f"job-{number}") for number in range(count)], server.process.pid)
 
 
 def at_once(folder: Path, count: int) -> Json:

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from .build import JOBSET, binary
 from .control_plane import ControlPlane
@@ -37,7 +39,23 @@ def jobset_controller(plane: ControlPlane, folder: Path, qps: int) -> Iterator[S
     with running(Server("jobset", [binary("jobset"), *flags], folder)) as server:
         wait_for(lambda: answers(f"http://127.0.0.1:{health}/readyz"), "JobSet", server.log)
         apply_objects(plane, [reached(one, webhook, authority) for one in with_webhooks(objects)])
+        # it is ready before the webhooks have their paths
+        probe = f"{jobsets('default')}?dryRun=All", job_set("probe")
+        wait_for(lambda: plane.request("POST", *probe)[0] == HTTPStatus.CREATED, "JobSet's webhooks", server.log)
         yield server
+
+
+def jobsets(namespace: str) -> str:
+    """Path of a namespace's JobSets."""
+    return f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{namespace}/jobsets"
+
+
+def job_set(name: str) -> dict[str, Any]:
+    """One replicated Job of one pod."""
+    pod = {"spec": {"restartPolicy": "Never", "containers": [{"name": "workload", "image": "x"}]}}
+    job = {"name": "main", "replicas": 1, "template": {"spec": {"parallelism": 1, "completions": 1, "template": pod}}}
+    spec = {"replicatedJobs": [job]}
+    return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": {"name": name}, "spec": spec}
 
 
 def _configuration(folder: Path, port: int) -> dict[str, object]:
