@@ -21,7 +21,8 @@ from pathlib import Path
 from tests.bench.load import Json, anew, operator_of_image, resident, until, with_connections
 from tests.bench.many_jobs import eval_job
 from tests.cluster.control_plane import ControlPlane, control_plane
-from tests.control_plane.campaign import NODE, NOWHERE, PlayedPods, run_once
+from tests.control_plane.campaign import NOWHERE, PlayedPods, run_once
+from tests.control_plane.kubelet import NODE
 
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.paths import path_of
