@@ -62,7 +62,7 @@ def missing() -> str | None:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def one_node_cluster(folder: Path) -> Iterator[Cluster]:
     """Everything started over `folder` and the node Ready; stopped at the end. Raises RuntimeError outside of `make e2e`."""
     if [link for _, link in socket.if_nameindex()] != ["lo"]:
         raise RuntimeError("a node changes the machine's network, so it runs in namespaces of its own: make e2e")

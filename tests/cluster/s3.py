@@ -15,6 +15,7 @@ from pathlib import Path
 from minio import Minio
 
 from .build import binary
+from .servers import Server
 
 START_SECONDS = 30
 STARTS = 3
@@ -39,19 +40,14 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
     process, address = _start(folder, access_key, secret_key)
     try:
-        server = S3Server(f"http://{address}", access_key, secret_key, process=process)
+        server = S3Server(f"http://{address}", access_key, secret_key, process=process.process)
         Minio(address, access_key, secret_key, secure=False, region=server.region).make_bucket(server.bucket)
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.stop()
 
 
-def _start(folder: Path, access_key: str, secret_key: str) -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: Path, access_key: str, secret_key: str) -> tuple[Server, str]:
     """A running server and its address; another process may take the free port first, hence several tries."""
     data, sidecar = folder / "data", folder / "sidecar"
     data.mkdir(parents=True)
@@ -62,17 +58,18 @@ def _start(folder: Path, access_key: str, secret_key: str) -> tuple[subprocess.P
     for _ in range(STARTS):
         address = f"127.0.0.1:{free_port()}"
         command = [binary("versitygw"), "--quiet", "--port", address, "posix", "--sidecar", sidecar, data]
-        with (folder / "server.log").open("ab") as log:
-            process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        if _answers(process, address):
-            return process, address
-    raise RuntimeError(f"versitygw does not start: {(folder / 'server.log').read_text()}")
+        server = Server("versitygw", command, folder, env)
+        server.start()
+        if _answers(server, address):
+            return server, address
+        server.stop()
+    raise RuntimeError(f"versitygw does not start: {server.log.read_text()}")
 
 
-def _answers(process: subprocess.Popen[bytes], address: str) -> bool:
+def _answers(server: Server, address: str) -> bool:
     """Wait until the server answers (True) or has ended (False)."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and server.process and server.process.poll() is None:
         try:
             urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://{address}/", timeout=5)
             return True
@@ -80,8 +77,6 @@ def _answers(process: subprocess.Popen[bytes], address: str) -> bool:
             return True
         except OSError:
             time.sleep(0.05)
-    process.kill()
-    process.wait()
     return False
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from tests.chart.helm import CHART, helm
-from tests.cluster.node import Cluster, cluster
+from tests.cluster.node import Cluster, one_node_cluster
 from tests.e2e.people import RELEASE, RESTRICTED, SYSTEM, Person, Team, make_team
 
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cluster")) as running:
+    with one_node_cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
