@@ -6,11 +6,12 @@ import os
 import secrets
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.client import HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from .servers import Server, running, wait_for
 GIVEN = "NATIVEALIGN_TEST_KUBECONFIG"
 """Names the kubeconfig of a cluster to test on."""
 LOOPBACK = "127.0.0.1"
+IDLE_SECONDS = 60
 SERVICES = "10.96.0.0/16"
 NODE = "node-0"
 USERS = {"admin": "system:masters", f"system:node:{NODE}": "system:nodes"}
@@ -31,13 +33,25 @@ NODE_KUBECONFIG = "node.kubeconfig"
 CRDS = Path(__file__).parents[2] / "crds"
 
 
+class Connection(HTTPSConnection):
+    """Opens anew after a pause: the apiserver closes what is idle for 90 seconds."""
+
+    _used = 0.0
+
+    def request(self, *arguments: Any, **named: Any) -> None:
+        if time.monotonic() - self._used > IDLE_SECONDS:
+            self.close()
+        self._used = time.monotonic()
+        super().request(*arguments, **named)
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """Where the apiserver listens, and an administrator's access to it."""
 
-    connect: Callable[[], HTTPSConnection]
+    connect: Callable[[], Connection]
     """A new connection to the apiserver, for threads of their own."""
-    connection: HTTPSConnection
+    connection: Connection
     token: str = field(repr=False)
     kubeconfig: Path
     servers: dict[str, Server] = field(default_factory=dict)
@@ -67,16 +81,20 @@ class ControlPlane:
     def request(self, method: str, path: str, body: Any = None, *, form: str = "application/json") -> tuple[int, Any]:
         """Status code and JSON answer of one request; much faster than a kubectl process."""
         headers = {"Content-Type": form} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
-        self.connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = self.connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        try:
+            self.connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = self.connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except (OSError, HTTPException):
+            self.connection.close()  # the next request opens it again
+            raise
 
 
-def _connection(port: int) -> HTTPSConnection:
+def _connection(port: int) -> Connection:
     """Takes the certificate that the apiserver made for itself a moment ago."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return HTTPSConnection(LOOPBACK, port, timeout=60, context=context)
+    return Connection(LOOPBACK, port, timeout=60, context=context)
 
 
 @contextmanager
@@ -133,7 +151,7 @@ def _given(kubeconfig: Path, folder: Path) -> ControlPlane:
     elif "token" not in user:
         raise RuntimeError(f"{GIVEN}: {kubeconfig} has neither a token nor a client certificate")
     address = urlsplit(server["server"])
-    connect = partial(HTTPSConnection, str(address.hostname), address.port or 443, timeout=60, context=context)
+    connect = partial(Connection, str(address.hostname), address.port or 443, timeout=60, context=context)
     return ControlPlane(connect, connect(), user.get("token", ""), kubeconfig)
 
 
