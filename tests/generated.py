@@ -1,5 +1,6 @@
 """Values for a field of a spec, generated from the CRD's own schema: such as it lets through, and such as it must refuse."""
 
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -16,11 +17,17 @@ LONGEST = 600
 
 def schema_of(kind: str, leaf: str) -> Json:
     """The schema of a field by its path, e.g. `mix[].weight`."""
-    found: Json = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    found: Json = _spec_schema(kind)
     for part in leaf.split("."):
         found = found["properties"][part.removesuffix("[]")]
         found = found["items"] if part.endswith("[]") else found
     return found
+
+
+@cache
+def _spec_schema(kind: str) -> Json:
+    schema: Json = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return schema
 
 
 def fields() -> list[tuple[str, str, str]]:
