@@ -8,12 +8,10 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from nativealign_api.in_use import names_file
+from nativealign_api.in_use import UNKNOWN, names_file
 from nativealign_api.kinds import KINDS, JobObject
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.state import Home
-
-UNKNOWN = "nothing is removed without knowing every job"
 
 
 def collect_here(home: Home, store: str | None, hours: float, delete: bool, err: Console) -> int:

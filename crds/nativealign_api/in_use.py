@@ -8,6 +8,8 @@ from nativealign_api.identity import DIGEST_LENGTH
 from nativealign_api.kinds import JobObject
 from nativealign_api.plan import plan
 
+UNKNOWN = "nothing is removed without knowing every job"
+"""Why gc ends where a job cannot be read."""
 DIGEST = re.compile(rf"(?<![0-9a-f])[0-9a-f]{{{DIGEST_LENGTH}}}(?![0-9a-f])")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from kubernetes.aio.client.api_client import ApiClient
 from pydantic import ValidationError
 
-from nativealign_api.in_use import names_file
+from nativealign_api.in_use import UNKNOWN, names_file
 from nativealign_api.kinds import KINDS, JobObject
 from nativealign_api.vocabulary import API_VERSION, ExitCode
 from nativealign_operator.cluster import ApiError, Cluster, configuration
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     try:
         return asyncio.run(write_names(Path(arguments[0]), arguments[1:]))
     except (Unreadable, ApiError) as error:
-        print(f"error: {error}; nothing is removed without knowing every job", file=sys.stderr)
+        print(f"error: {error}; {UNKNOWN}", file=sys.stderr)
         return ExitCode.CONFIG
 
 

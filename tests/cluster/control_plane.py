@@ -75,6 +75,10 @@ class ControlPlane:
         """The generated CRDs, until they are served."""
         applied = self.kubectl("apply", "--server-side", "-f", str(CRDS))
         assert applied.returncode == 0, applied.stderr
+        self.wait_for_crds()
+
+    def wait_for_crds(self) -> None:
+        """Returns once every CRD is served."""
         established = self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         assert established.returncode == 0, established.stderr
 
@@ -158,10 +162,13 @@ def _given(kubeconfig: Path, folder: Path) -> ControlPlane:
 def _write_credentials(folder: Path, address: str, port: int, tokens: dict[str, str]) -> None:
     """A token and a kubeconfig for each user, a key that signs service account tokens, and the apiserver's access to kubelets."""
     (folder / "tokens.csv").write_text("".join(f'{token},{user},{user},"{USERS[user]}"\n' for user, token in tokens.items()))
+    client = (
+        "req -x509 -newkey rsa:2048 -noenc -days 2 -subj /O=system:masters/CN=kube-apiserver -keyout client.key -out client.crt"
+    )
     for command in (
         "genrsa -out sa.key 2048",
         "rsa -in sa.key -pubout -out sa.pub",
-        "req -x509 -newkey rsa:2048 -noenc -days 2 -subj /O=system:masters/CN=kube-apiserver -keyout client.key -out client.crt",
+        *([] if address == LOOPBACK else [client]),
     ):
         subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
     for path, server, token in zip(("kubeconfig", NODE_KUBECONFIG), (LOOPBACK, address), tokens.values(), strict=True):

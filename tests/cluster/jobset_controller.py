@@ -11,7 +11,7 @@ from .build import JOBSET, binary
 from .control_plane import ControlPlane
 from .s3 import free_port
 from .servers import Server, answers, running, wait_for
-from .webhooks import apply_objects, chart_objects, established, make_certificates, reached, with_webhooks
+from .webhooks import apply_objects, chart_objects, make_certificates, reached, with_webhooks
 
 NAMESPACE = "jobset-system"
 FLAGS = ("--leader-elect=false", "--metrics-bind-address=0", "--zap-devel=false")
@@ -25,7 +25,7 @@ def jobset_controller(plane: ControlPlane, folder: Path, qps: int) -> Iterator[S
     objects = chart_objects(JOBSET, "sigs.k8s.io/jobset", "charts/jobset", NAMESPACE)
     authority = make_certificates(folder, f"jobset-webhook-service.{NAMESPACE}.svc")
     apply_objects(plane, [one for one in objects if one["kind"] == "CustomResourceDefinition"])
-    established(plane)
+    plane.wait_for_crds()
     config = folder / "configuration.json"
     config.write_text(json.dumps(_configuration(folder, webhook)))
     flags = [

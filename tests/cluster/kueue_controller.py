@@ -17,7 +17,7 @@ from .build import KUEUE, binary
 from .control_plane import ControlPlane
 from .s3 import free_port
 from .servers import Server, answers, running, wait_for
-from .webhooks import apply_objects, chart_objects, established, make_certificates, reached, with_webhooks
+from .webhooks import apply_objects, chart_objects, make_certificates, reached, with_webhooks
 
 Json = dict[str, Any]
 NAMESPACE = "kueue-system"
@@ -62,7 +62,7 @@ def install(plane: ControlPlane, folder: Path) -> Kueue:
     webhooks = [reached(one, port, authority) for one in with_webhooks(objects)]
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     apply_objects(plane, [namespace, _secret(folder), *crds])
-    established(plane)
+    plane.wait_for_crds()
     apply_objects(plane, webhooks)
     (config,) = [one for one in objects if one["kind"] == "ConfigMap"]
     chart = yaml.safe_load(config["data"]["controller_manager_config.yaml"])

@@ -38,13 +38,13 @@ class S3Server:
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """Start versitygw over `folder` (made if missing) on a free loopback port; stop it at the end."""
     access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
-    process, address = _start(folder, access_key, secret_key)
+    started, address = _start(folder, access_key, secret_key)
     try:
-        server = S3Server(f"http://{address}", access_key, secret_key, process=process.process)
+        server = S3Server(f"http://{address}", access_key, secret_key, process=started.process)
         Minio(address, access_key, secret_key, secure=False, region=server.region).make_bucket(server.bucket)
         yield server
     finally:
-        process.stop()
+        started.stop()
 
 
 def _start(folder: Path, access_key: str, secret_key: str) -> tuple[Server, str]:

@@ -58,9 +58,3 @@ def apply_objects(plane: ControlPlane, objects: list[Json]) -> None:
     given = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     applied = plane.kubectl("apply", "--server-side", "-f", "-", given=given)
     assert applied.returncode == 0, applied.stderr
-
-
-def established(plane: ControlPlane) -> None:
-    """Returns once every CRD is served."""
-    done = plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    assert done.returncode == 0, done.stderr

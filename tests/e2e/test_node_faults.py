@@ -1,5 +1,6 @@
 """What happens to running pods, and to the job, when parts of the cluster fail under a real kubelet."""
 
+import contextlib
 import json
 import os
 import signal
@@ -76,7 +77,7 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     wait_for(lambda: bool(running(team)), "pod", seconds=120)
     before = running(team)
     apiserver = node.plane.servers["kube-apiserver"]
-    kill_operators()
+    assert kill_operators()
     apiserver.stop()
     time.sleep(OUTAGE_SECONDS)
     apiserver.start()
@@ -93,11 +94,15 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     assert seconds < BACK_SECONDS
 
 
-def kill_operators() -> None:
-    """SIGKILL, from outside of their containers."""
+def kill_operators() -> list[int]:
+    """SIGKILL, from outside of their containers; their process ids."""
+    killed = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if path.read_bytes().endswith(b"-m\0nativealign_operator\0"):
-            os.kill(int(path.parent.name), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # any other process may end meanwhile
+            if path.read_bytes().endswith(b"-m\0nativealign_operator\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+                killed.append(int(path.parent.name))
+    return killed
 
 
 def _deleted(team: Team, uids: set[str]) -> bool:
