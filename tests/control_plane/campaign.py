@@ -22,7 +22,7 @@ from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
 from tests.control_plane.kubelet import NODE, STRATEGIC
 from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
-from tests.control_plane.site import Operator, start_operator
+from tests.control_plane.site import start_operator
 from tests.world import World, world
 
 from nativealign_api.kinds import KINDS
@@ -166,6 +166,8 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
     with proxy(plane, fault) as between, operating(api, s3, folder / namespace, namespace, between):
         until_finished(api, kind, namespace)
         outcome = outcome_of(api, kind, namespace)
+    # or every look at the living pods goes through those of all runs before
+    api.request("DELETE", f"{path_of('Pod', namespace)}?gracePeriodSeconds=0")
     twice = [name for (where, name), uids in pods.uids.items() if where == namespace and len(uids) > 1]
     return Run(outcome, between.writes, between.events, between.struck, twice)
 
@@ -186,21 +188,21 @@ def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, b
         "resync_seconds": "15",
         "workers": "2",
     }
-    current: list[Operator] = []
-
-    def start() -> None:
-        current.append(start_operator(behind, s3, folder, **settings))
+    current = [start_operator(behind, s3, folder, **settings)]
+    one_at_a_time = threading.Lock()
 
     def kill() -> None:
-        current[-1].kill()
-        start()
+        with one_at_a_time:
+            if current:
+                current.pop().kill()
+                current.append(start_operator(behind, s3, folder, **settings))
 
     between.kill = kill
-    start()
     try:
         yield
     finally:
-        current[-1].kill()
+        with one_at_a_time:  # a kill may be under way in a thread of the proxy
+            current.pop().kill()
 
 
 def until_finished(api: ControlPlane, kind: str, namespace: str, name: str = "web") -> None:

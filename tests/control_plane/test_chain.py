@@ -1,4 +1,7 @@
-"""The three kinds as a chain on a real control plane, applied in the wrong order, and what the command line says of them."""
+"""The three kinds as a chain on a real control plane, applied in the wrong order, and what the command line says of them.
+
+The expert's rules rewrite; a chain with a worker runs in the e2e tier, on a real node.
+"""
 
 import json
 import os
@@ -10,7 +13,6 @@ from tests.workloads.pipeline import RULES, TINY, TRAINING, make_corpus, nativea
 
 pytestmark = pytest.mark.usefixtures("operator")
 
-WORKER = {"base": {"fromConfig": TINY}, "train": {"globalBatch": 4, "sequenceLength": 512, "epochs": 1, **TRAINING}}
 PRETRAIN = {
     "base": {"fromConfig": TINY},
     "mix": [{"alignJob": "web"}],
@@ -42,8 +44,7 @@ def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path
     for path in tmp_path.iterdir():
         site.put(f"{site.namespace}/{path.name}", path.read_bytes())
     corpora = [{"name": "web", "uri": f"s3://{site.s3.bucket}/{site.namespace}/"}]
-    spec = RULES | {"corpora": corpora, "sharding": {"shards": 2}, "worker": WORKER, "chunking": {"maxTokens": 64}, "store": store}
-    site.apply("AlignJob", "web", spec | {"rewrite": {"maxRetries": 0}})
+    site.apply("AlignJob", "web", RULES | {"corpora": corpora, "store": store})
     assert site.finished("AlignJob", "web", 240)["state"] == "Complete", site.told()
     assert site.finished("PretrainJob", "web", 240)["state"] == "Complete", site.told()
     status = site.finished("EvalJob", "web", 240)

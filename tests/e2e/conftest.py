@@ -38,6 +38,7 @@ def values(node: Cluster) -> dict[str, object]:
         "image": images,
         "devStore": {"enabled": True, "image": f"{server}@{digest}", "existingSecret": "s3"},
         "store": {"existingSecret": "s3"},
+        "operator": {"progressSeconds": 5},
     }
 
 

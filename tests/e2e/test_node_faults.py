@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.e2e.people import Json, Person, Team
 from tests.workloads.pipeline import RULES, TINY, TRAINING, make_corpus, manifest_of
 
 LOST_SECONDS = 10
+FROZEN_SECONDS = 40
+"""Longer than a start of the ranks takes, in which no progress is told."""
 GANG = TRAINING | {
     "base": {"fromConfig": TINY},
     "mix": [{"alignJob": "web"}],
@@ -24,8 +27,9 @@ GANG = TRAINING | {
     "checkpoints": {"everySteps": 50},
     "resources": {"nodes": 2},
     "nodeLostAfterSeconds": LOST_SECONDS,
+    "deadlines": {"progressSeconds": FROZEN_SECONDS},
 }
-OUTAGE_SECONDS = 30
+OUTAGE_SECONDS = 60
 BACK_SECONDS = 15
 
 
@@ -49,18 +53,30 @@ def running(team: Team) -> dict[str, Json]:
     return {pod["metadata"]["uid"]: pod for pod in found if pod["status"]["phase"] == "Running"}
 
 
+def running_jobs(team: Team) -> list[str]:
+    """The Job of each pod that runs and is not about to end."""
+    found = [pod["metadata"] for pod in running(team).values()]
+    return [metadata["labels"]["batch.kubernetes.io/job-name"] for metadata in found if "deletionTimestamp" not in metadata]
+
+
 def has_checkpoint(team: Team, reference: str) -> bool:
     steps = team.member.get(reference, "-n", team.namespace).get("status", {}).get("steps", [])
     digest = next((step["digest"] for step in steps if step["name"] == "train" and "digest" in step), None)
     return digest is not None and any("/checkpoints/" in key for key in team.stored(f"steps/train/{digest}/"))
 
 
-def test_a_gang_whose_node_is_lost_trains_to_the_end(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
-    """Two pods find each other by the headless Service's name; then their kubelet is killed for as long as it takes to notice."""
+def test_a_gang_with_a_stopped_rank_and_then_a_lost_node_trains_to_the_end(
+    node: Cluster, team: Team, corpus: Json, admin: Person
+) -> None:
+    """Two pods find each other by the headless Service's name. First the second one's rank is stopped, so that the first waits for
+    it; in the next attempt their kubelet is killed, for as long as it takes to notice.
+    """
     apply(team, "AlignJob", "web", corpus)
     apply(team, "PretrainJob", "web", GANG)
     assert team.wait("alignjob/web")["status"]["state"] == "Complete", admin.told(team.namespace)
     wait_for(lambda: has_checkpoint(team, "pretrainjob/web"), "checkpoint", seconds=180)
+    assert signal_processes(is_second_rank, signal.SIGSTOP)
+    wait_for(lambda: running_jobs(team).count("pj-web-train-train-1") == 2, "second attempt", seconds=180)
     node.kubelet.stop()
     wait_for(lambda: not node.is_ready(), "loss of the node", seconds=120)
     lost = partial(_deleted, team, set(running(team)))
@@ -68,7 +84,7 @@ def test_a_gang_whose_node_is_lost_trains_to_the_end(node: Cluster, team: Team, 
     node.kubelet.start()
     job = team.wait("pretrainjob/web")
     assert job["status"]["state"] == "Complete", admin.told(team.namespace)
-    assert not any(step.get("failures") for step in job["status"]["steps"])
+    assert {step["name"]: step["failures"] for step in job["status"]["steps"] if step.get("failures")} == {"train": 1}
 
 
 def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
@@ -77,7 +93,7 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     wait_for(lambda: bool(running(team)), "pod", seconds=120)
     before = running(team)
     apiserver = node.plane.servers["kube-apiserver"]
-    assert kill_operators()
+    assert signal_processes(is_operator, signal.SIGKILL)
     apiserver.stop()
     time.sleep(OUTAGE_SECONDS)
     apiserver.start()
@@ -94,15 +110,24 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     assert seconds < BACK_SECONDS
 
 
-def kill_operators() -> list[int]:
-    """SIGKILL, from outside of their containers; their process ids."""
-    killed = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+def is_operator(process: Path) -> bool:
+    return (process / "cmdline").read_bytes().endswith(b"-m\0nativealign_operator\0")
+
+
+def is_second_rank(process: Path) -> bool:
+    is_rank = b"nativealign_workloads.training.launch\0" in (process / "cmdline").read_bytes()
+    return is_rank and b"RANK=1" in (process / "environ").read_bytes().split(b"\0")
+
+
+def signal_processes(which: Callable[[Path], bool], number: signal.Signals) -> list[int]:
+    """From outside of their containers; the ids of the processes, whose folders in /proc are asked."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # any other process may end meanwhile
-            if path.read_bytes().endswith(b"-m\0nativealign_operator\0"):
-                os.kill(int(path.parent.name), signal.SIGKILL)
-                killed.append(int(path.parent.name))
-    return killed
+            if which(process):
+                os.kill(int(process.name), number)
+                found.append(int(process.name))
+    return found
 
 
 def _deleted(team: Team, uids: set[str]) -> bool:

@@ -44,7 +44,7 @@ def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, relea
     team, member = quickstart, quickstart.member
     before = team.wait("alignjob/quickstart", "Running", 180)
     pods_before = pods(team)
-    install(admin, "helm4", release | {"operator": {"workers": 4}, "gc": {"enabled": True}})
+    install(admin, "helm4", release | {"operator": {"progressSeconds": 5, "workers": 4}, "gc": {"enabled": True}})
     after = [team.wait(reference) for reference in REFERENCES]
     assert [job["status"]["state"] for job in after] == ["Complete"] * 3, admin.told(team.namespace)
     assert digests(before).items() <= digests(after[0]).items()

@@ -82,8 +82,9 @@ EVALUATION = manifest_of(
     },
 )
 SLOW = {"train train", "train-worker train", "rewrite rewrite worker", "annotate score", "evaluate evaluate", "export export"}
-"""Phases that compute with torch: some points, drawn with a seed, instead of all."""
-DRAWN = 6
+"""Phases that compute with torch."""
+DRAWN, DRAWN_OF_SLOW = 16, 6
+"""Points of a phase that are tried: drawn with a seed where there are more."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def test_a_phase_killed_before_any_change_and_run_again_leaves_the_same_store(
         assert again.code == 0, f"{what}\n{again.output}"
         assert differing(logical(world.store), stage.after) == [], what
 
-    pool.each(check, points_of(name, stage, DRAWN if name in SLOW else 1000))
+    pool.each(check, points_of(name, stage, DRAWN_OF_SLOW if name in SLOW else DRAWN))
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -7,12 +7,15 @@ own, after every few requests. Called by the steps that ask an endpoint; `settle
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from nativealign_workloads.engines.billing import Json, billed, usage
-from nativealign_workloads.engines.openai_http import OpenAIEngine
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import StepError
 from nativealign_workloads.store import ObjectStore
+
+if TYPE_CHECKING:  # openai takes half a second to import, and a step without an endpoint looks for kept answers too
+    from nativealign_workloads.engines.openai_http import OpenAIEngine
 
 
 class Kept:
@@ -44,7 +47,7 @@ class Kept:
 class Remembered:
     """An endpoint that is asked only what no kept answer tells."""
 
-    def __init__(self, engine: OpenAIEngine, kept: Kept, writer: str, slice_size: int | None = None) -> None:
+    def __init__(self, engine: "OpenAIEngine", kept: Kept, writer: str, slice_size: int | None = None) -> None:
         """`slice_size`: keep the answers after every so many requests; None where the caller keeps them itself."""
         self._engine, self._kept, self._writer, self._slice = engine, kept, writer, slice_size
         self._paid = usage([])
