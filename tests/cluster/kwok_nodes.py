@@ -34,6 +34,7 @@ def kwok_nodes(plane: ControlPlane, folder: Path) -> Iterator[Server]:
         "--manage-all-nodes=true",
         f"--cidr={PODS}",
         f"--server-address=127.0.0.1:{port}",
+        "--v=WARN",  # else it tells of every pod
     ]
     with running(Server("kwok", [binary("kwok"), *flags], folder)) as kwok, running(_scheduler(plane, folder)):
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/healthz"), "kwok", kwok.log)

@@ -44,11 +44,8 @@ def trainer_controller(plane: ControlPlane, folder: Path, qps: int) -> Iterator[
         wait_for(lambda: answers(f"http://127.0.0.1:{health}/readyz"), "Trainer", server.log)
         apply_objects(plane, [reached(one, webhook, authority) for one in _kustomized(plane, manifests / "webhook")])
         # it is ready before the webhooks have their paths
-        wait_for(
-            lambda: _created(plane, f"/apis/{API_VERSION}/clustertrainingruntimes", _runtime()), "Trainer's webhooks", server.log
-        )
-        probe = f"{train_jobs('default')}?dryRun=All", train_job("probe")
-        wait_for(lambda: _created(plane, *probe), "Trainer's webhooks", server.log)
+        for path, manifest in (RUNTIMES, _runtime()), (f"{train_jobs('default')}?dryRun=All", train_job("probe")):
+            wait_for(partial(_created, plane, path, manifest), "Trainer's webhooks", server.log)
         yield server
 
 
