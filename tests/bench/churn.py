@@ -23,16 +23,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.bench.load import Json, anew, operator_of_image, resident, until, with_connections
 from tests.bench.many_jobs import NAMESPACE, eval_job
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.kwok_nodes import MERGE, kwok_nodes
+from tests.cluster.servers import answers, wait_for
 from tests.control_plane.campaign import NOWHERE, PlayedPods, run_once
 from tests.control_plane.kubelet import NODE
 
-from nativealign_api.vocabulary import API_VERSION
+from nativealign_api.vocabulary import API_VERSION, PROGRESS_PORT
 from nativealign_operator.paths import path_of
 from nativealign_operator.settings import OperatorSettings
 from nativealign_workloads.progress import Progress
@@ -110,6 +112,7 @@ def answering_pods(folder: Path) -> Iterator[None]:
             progress.advance(100)
 
     serve(folder / "progress.json", "0.0.0.0")  # each pod has an address of its own
+    wait_for(partial(answers, f"http://127.0.0.1:{PROGRESS_PORT}/progress"), f"what answers at port {PROGRESS_PORT}", seconds=5)
     thread = threading.Thread(target=go_on)
     thread.start()
     try:

