@@ -82,7 +82,7 @@ lock: $(UV) ## pin every dependency again
 bench-memory: $(VENV)/.dev ## peak memory of AlignJob's steps at 1, 4 and 16 times the input
 	$(BIN)/python tests/bench/memory.py
 
-bench-operator: $(VENV)/.dev ## a thousand jobs at once, beside JobSet; ten thousand that change: times, memory, API writes
+bench-operator: $(VENV)/.dev ## a thousand jobs at once, beside JobSet and Trainer; ten thousand that change: times, memory, API writes
 	$(BIN)/python -m tests.bench.many_jobs
 	$(BIN)/python -m tests.bench.churn
 

@@ -144,8 +144,7 @@ class Leading:
             for namespace in self._settings.watch_namespaces or ("",):
                 await self._list(kind, namespace)
         mine = (key for key in self._cache.keys(KINDS) if key.namespace not in self._settings.excluded_namespaces)
-        for number, key in enumerate(mine):
-            self._queue.add_after(key, number / RESYNC_PER_SECOND)
+        self._queue.add_spread(mine, RESYNC_PER_SECOND)
 
     async def _list(self, kind: str, namespace: str) -> None:
         selector = shell.CHILD_SELECTOR if kind in shell.CHILDREN else ""
@@ -164,12 +163,11 @@ class Leading:
             while True:
                 self._health.beat("progress", self._settings.progress_seconds * 10)
                 await asyncio.sleep(self._settings.progress_seconds)
-                for key in await self._board.poll(session):
-                    self._queue.add(key)
+                self._queue.add_spread(await self._board.poll(session), PROGRESS_PER_SECOND)
 
 
-RESYNC_PER_SECOND = 200.0
-"""Jobs that a resync makes due in a second."""
+RESYNC_PER_SECOND, PROGRESS_PER_SECOND = 200.0, 50.0
+"""Jobs that a resync, and a round of asking pods, makes due in a second; most of the latter write a status."""
 
 
 async def supervise(settings: OperatorSettings) -> None:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -49,6 +49,11 @@ class WorkQueue(Generic[Key]):
         self._due[key] = at
         heapq.heappush(self._later, (at, next(self._numbers), key))
         self._changed.set()
+
+    def add_spread(self, keys: Iterable[Key], per_second: float) -> None:
+        """The keys are due one after another, so that what comes meanwhile does not wait behind all of them."""
+        for number, key in enumerate(keys):
+            self.add_after(key, number / per_second)
 
     async def get(self) -> Key:
         """The next due key; it must be given back with `done`."""

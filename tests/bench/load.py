@@ -67,6 +67,16 @@ def number_of(plane: ControlPlane, path: str) -> int:
     return len(found["items"]) + int(found["metadata"].get("remainingItemCount") or 0)
 
 
+def are_there(plane: ControlPlane, path: str, count: int) -> bool:
+    return number_of(plane, path) >= count
+
+
+def all_run(plane: ControlPlane, pods: str, count: int) -> bool:
+    """Whether so many pods are there and each runs."""
+    others = plane.request("GET", f"{pods}?limit=1&fieldSelector=status.phase!%3DRunning")[1]["items"]
+    return not others and are_there(plane, pods, count)
+
+
 def until(look: Callable[[], bool], what: str) -> None:
     """Looks until it is so. Raises RuntimeError."""
     deadline = time.monotonic() + LIMIT_SECONDS

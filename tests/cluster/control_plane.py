@@ -79,8 +79,9 @@ class ControlPlane:
 
     def wait_for_crds(self) -> None:
         """Returns once every CRD is served."""
-        established = self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        assert established.returncode == 0, established.stderr
+        # asked again, since kubectl does not wait for one that has no conditions yet
+        command = "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"
+        wait_for(lambda: self.kubectl(*command).returncode == 0, "a CRD")
 
     def request(self, method: str, path: str, body: Any = None, *, form: str = "application/json") -> tuple[int, Any]:
         """Status code and JSON answer of one request; much faster than a kubectl process."""

@@ -21,7 +21,12 @@ def chart_objects(pinned: Path, module: str, chart: str, namespace: str) -> list
     folder = module_folder(pinned, module) / chart
     flags = ["--include-crds", "--namespace", namespace, "--kube-version", KUBERNETES_VERSION]
     done = subprocess.run([binary("helm"), "template", folder.name, folder, *flags], check=True, capture_output=True, text=True)
-    return [one for one in yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if one]
+    return objects_in(done.stdout)
+
+
+def objects_in(text: str) -> list[Json]:
+    """Objects of a YAML stream."""
+    return [one for one in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if one]
 
 
 def with_webhooks(objects: Iterable[Json]) -> list[Json]:

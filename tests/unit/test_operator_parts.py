@@ -76,6 +76,21 @@ def test_a_delay_counts_unless_the_key_is_due_earlier() -> None:
     asyncio.run(check())
 
 
+def test_many_keys_are_due_one_after_another_and_a_new_one_waits_for_none_of_them() -> None:
+    async def check() -> None:
+        clock = Clock()
+        queue: WorkQueue[str] = WorkQueue(clock)
+        queue.add_spread(["a", "b", "c", "d"], per_second=2)
+        assert await drain(queue) == ["a"]
+        clock.now = 1
+        queue.add("new")
+        assert await drain(queue) == ["new", "b", "c"]
+        clock.now = 1.5
+        assert await drain(queue) == ["d"]
+
+    asyncio.run(check())
+
+
 def test_failures_in_a_row_wait_longer_each_time_and_never_longer_than_a_minute() -> None:
     async def waits() -> list[float]:
         clock = Clock()
