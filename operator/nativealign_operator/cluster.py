@@ -4,6 +4,7 @@ Objects are plain JSON. Every request has a time limit, so that a dead connectio
 """
 
 import json
+import os
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
@@ -38,7 +39,7 @@ async def configuration() -> Configuration:
     try:
         load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call]
     except ConfigException:
-        await load_kube_config(client_configuration=found)  # type: ignore[no-untyped-call]
+        await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=found)  # type: ignore[no-untyped-call]
     return found
 
 

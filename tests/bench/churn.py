@@ -212,7 +212,7 @@ def churn(plane: ControlPlane, folder: Path, count: int, seconds: float) -> Json
         started = time.monotonic()
         threads = [
             threading.Thread(target=watch, args=(anew(plane), delays, stop)),
-            threading.Thread(target=minutes, args=(operator.process.pid, stop, sizes)),
+            threading.Thread(target=minutes, args=(operator.pid, stop, sizes)),
         ]
         for thread in threads:
             thread.start()
@@ -232,7 +232,7 @@ def churn(plane: ControlPlane, folder: Path, count: int, seconds: float) -> Json
             "neverFollowed": delays.open,
             "delay": {"p50": delays.at(0.5), "p99": delays.at(0.99), "max": delays.at(1.0)},
             "progress": progress_statuses(delays, running, watched),
-            "MiB": {"largest": round(resident(operator.process.pid)), "eachMinute": sizes},
+            "MiB": {"largest": round(resident(operator.pid)), "eachMinute": sizes},
         }
 
 

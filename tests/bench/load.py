@@ -1,5 +1,6 @@
 """What the operator's measurements share: the operator as it runs in its image, objects in numbers, and the memory of a process."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.s3 import free_port
+from tests.cluster.servers import Server, answers, running, wait_for
 from tests.control_plane.campaign import NOWHERE
-from tests.control_plane.site import Operator, start_operator
+from tests.control_plane.site import operator_environment
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -26,12 +29,14 @@ sys.exit(main())
 
 
 @contextmanager
-def operator_of_image(plane: ControlPlane, folder: Path) -> Iterator[Operator]:
-    operator = start_operator(plane, NOWHERE, folder, AS_IN_ITS_IMAGE)
-    try:
-        yield operator
-    finally:
-        operator.kill()
+def operator_of_image(plane: ControlPlane, folder: Path) -> Iterator[Server]:
+    """Ready."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    environment = operator_environment(plane, NOWHERE, folder, port=str(port))
+    with running(Server("operator", [sys.executable, "-c", AS_IN_ITS_IMAGE], folder, environment)) as server:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "operator", server.log)
+        yield server
 
 
 def anew(plane: ControlPlane) -> ControlPlane:

@@ -26,7 +26,6 @@ from tests.bench.load import Json, all_run, are_there, create_all, operator_of_i
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.jobset_controller import job_set, jobset_controller, jobsets
 from tests.cluster.kwok_nodes import kwok_nodes
-from tests.cluster.servers import Server, answers, wait_for
 from tests.cluster.trainer_controller import train_job, train_jobs, trainer_controller
 from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, run_once
 
@@ -64,14 +63,13 @@ def eval_job(name: str) -> Json:
 def ours(plane: ControlPlane, folder: Path) -> Iterator[Contestant]:
     plane.install_crds()
     with operator_of_image(plane, folder) as operator:
-        wait_for(lambda: answers(f"http://127.0.0.1:{operator.port}/readyz"), "operator", operator.log)
-        yield Contestant(path_of("EvalJob", NAMESPACE), eval_job, {"nativealign": operator.process.pid})
+        yield Contestant(path_of("EvalJob", NAMESPACE), eval_job, {"nativealign": operator.pid})
 
 
 @contextmanager
 def jobset(plane: ControlPlane, folder: Path) -> Iterator[Contestant]:
     with jobset_controller(plane, folder, PEER_QPS) as server:
-        yield Contestant(jobsets(NAMESPACE), job_set, {"jobset": _pid(server)})
+        yield Contestant(jobsets(NAMESPACE), job_set, {"jobset": server.pid})
 
 
 @contextmanager
@@ -80,13 +78,8 @@ def trainer(plane: ControlPlane, folder: Path) -> Iterator[Contestant]:
         jobset_controller(plane, folder / "jobset", PEER_QPS) as below,
         trainer_controller(plane, folder / "trainer", PEER_QPS) as server,
     ):
-        controllers = {"trainer": _pid(server), "jobset": _pid(below)}
+        controllers = {"trainer": server.pid, "jobset": below.pid}
         yield Contestant(train_jobs(NAMESPACE), train_job, controllers, ("JobSets", "Jobs"))
-
-
-def _pid(server: Server) -> int:
-    assert server.process
-    return server.process.pid
 
 
 CONTESTANTS: dict[str, Callable[[ControlPlane, Path], AbstractContextManager[Contestant]]] = {

@@ -28,6 +28,12 @@ class Server:
     def log(self) -> Path:
         return self.folder / f"{self.name}.log"
 
+    @property
+    def pid(self) -> int:
+        """Of the process, once it was started."""
+        assert self.process
+        return self.process.pid
+
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.environment)

@@ -168,7 +168,7 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
         outcome = outcome_of(api, kind, namespace)
     # or every look at the living pods goes through those of all runs before
     api.request("DELETE", f"{path_of('Pod', namespace)}?gracePeriodSeconds=0")
-    twice = [name for (where, name), uids in pods.uids.items() if where == namespace and len(uids) > 1]
+    twice = [name for (where, name), uids in list(pods.uids.items()) if where == namespace and len(uids) > 1]
     return Run(outcome, between.writes, between.events, between.struck, twice)
 
 

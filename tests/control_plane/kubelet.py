@@ -2,6 +2,7 @@
 
 It stands for node, scheduler and container runtime; everything else of the control plane is real. Files of projected volumes are
 written into a folder of the pod, and paths in its environment are turned to that folder. A pod has a loopback address of its own.
+Its process is a fork (forks.py), which spares it the imports.
 """
 
 import base64
@@ -10,23 +11,26 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.client import HTTPException
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane
+from tests.control_plane.forks import fork
+
+from nativealign_workloads.__main__ import main
 
 Json = dict[str, Any]
 NODE = "test-node"
 LOOK_SECONDS = 0.1
 STRATEGIC = "application/strategic-merge-patch+json"
+COMMAND = ["python", "-m", "nativealign_workloads"]
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Running:
     """A pod's process."""
 
     pod: Json
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     message: Path
     log: Path
     address: str
@@ -80,7 +84,7 @@ class TestKubelet:
             time.sleep(LOOK_SECONDS)
         for running in self.running.values():
             running.process.kill()
-            running.process.wait()
+            running.process.join()
 
     def stop(self) -> None:
         self._stop.set()
@@ -143,16 +147,14 @@ class TestKubelet:
         environment = {name: _turned(value, mounts) for name, value in given.items()}
         message, log = home / "message", home / "log"
         everywhere = {"PATH": os.environ["PATH"], "NATIVEALIGN_TERMINATION_LOG": str(message), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable if container["command"][0] == "python" else container["command"][0], *container["command"][1:]]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, env=everywhere | environment | self.environment, stdout=output, stderr=output, start_new_session=True
-            )
+        command = container["command"]
+        assert command[: len(COMMAND)] == COMMAND
+        process = fork(main, (command[len(COMMAND) :],), everywhere | environment | self.environment, log)
         return Running(pod, process, message, log, address, _now())
 
     def _attend(self, api: ControlPlane, running: Running, pod: Json | None) -> None:
         wanted_gone = pod is None or "deletionTimestamp" in pod["metadata"]
-        if running.process.poll() is None:
+        if running.process.exitcode is None:
             if wanted_gone:
                 self._end(running, by_force=pod is None)
             return
@@ -177,11 +179,13 @@ class TestKubelet:
     def process_of(self, job: str, namespace: str) -> Running | None:
         """A running pod of a Job."""
         return next(
-            (found for found in list(self.running.values()) if found.job == (namespace, job) and found.process.poll() is None), None
+            (found for found in list(self.running.values()) if found.job == (namespace, job) and found.process.exitcode is None),
+            None,
         )
 
     def _finish(self, api: ControlPlane, running: Running) -> None:
-        code = running.process.returncode
+        code = running.process.exitcode
+        assert code is not None
         code = 128 - code if code < 0 else code
         message = running.message.read_text() if running.message.is_file() else running.log.read_text(errors="replace")[-2048:]
         ended = {"exitCode": code, "message": message, "startedAt": running.started, "finishedAt": _now()}

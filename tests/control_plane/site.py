@@ -2,24 +2,24 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minio import Minio
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.s3 import S3Server
+from tests.cluster.s3 import S3Server, free_port
+from tests.control_plane.forks import fork
 from tests.control_plane.kubelet import TestKubelet
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.conditions import ENDED
+from nativealign_operator.main import main
 from nativealign_operator.paths import path_of
 
 if TYPE_CHECKING:
@@ -148,27 +148,26 @@ def make_namespace(plane: ControlPlane, s3: S3Server) -> str:
 class Operator:
     """The operator as a process."""
 
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     log: Path
     port: int
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
-    def stop(self) -> int:
-        """SIGTERM, as the kubelet does; the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+    def stop(self) -> int | None:
+        """SIGTERM, as the kubelet does; the exit code, or None if it does not end."""
+        self.process.terminate()
+        self.process.join(30)
+        return self.process.exitcode
 
     def lines(self) -> list[Json]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
-def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, program: str = "", **settings: str) -> Operator:
-    """`python -m nativealign_operator`, or another program in its place, with a kubeconfig."""
-    from tests.cluster.s3 import free_port
-
+def operator_environment(plane: ControlPlane, s3: S3Server, folder: Path, **settings: str) -> dict[str, str]:
+    """With a kubeconfig, and a home of its own."""
     store = {"bucket": s3.bucket, "endpoint": s3.endpoint, "region": s3.region, "credentialsSecret": {"name": SECRET}}
     given = {
         "image": IMAGE,
@@ -176,17 +175,18 @@ def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, program: str
         "namespace": "default",
         "identity": "operator-0",
         "lease_seconds": "5",
-        "port": str(free_port()),
         **settings,
     }
     environment = {f"NATIVEALIGN_OPERATOR_{name.upper()}": value for name, value in given.items()}
-    environment |= {"KUBECONFIG": str(plane.kubeconfig), "PATH": os.environ["PATH"], "HOME": str(folder)}
+    return environment | {"KUBECONFIG": str(plane.kubeconfig), "PATH": os.environ["PATH"], "HOME": str(folder)}
+
+
+def start_operator(plane: ControlPlane, s3: S3Server, folder: Path, program: Callable[[], int] = main, **settings: str) -> Operator:
+    """The operator, or another program in its place."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "operator.log"
-    with log.open("ab") as output:
-        command = ["-c", program] if program else ["-m", "nativealign_operator"]
-        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
-    return Operator(process, log, int(given["port"]))
+    log, port = folder / "operator.log", free_port()
+    environment = operator_environment(plane, s3, folder, port=str(port), **settings)
+    return Operator(fork(program, (), environment, log), log, port)
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def unharmed(set_up: Stage) -> Iterator[None]:
     """No spec ends the operator, or is a defect to it."""
     yield
-    assert set_up.operator.process.poll() is None
+    assert set_up.operator.process.exitcode is None
     assert "Traceback" not in set_up.operator.log.read_text()
     assert not [line for line in set_up.operator.lines() if line["level"] in ("error", "critical")]
 

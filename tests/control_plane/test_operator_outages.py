@@ -3,7 +3,8 @@
 Pods are played; etcd, apiserver and controllers are real, and stopped and started by these tests.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from tests.cluster.control_plane import ControlPlane
 from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, stage, until_finished
 from tests.control_plane.site import IMAGE, Operator, poll, start_operator
 
+from nativealign_api.steps import STEPS
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB
+from nativealign_operator.main import main
 from nativealign_operator.paths import path_of
 from nativealign_workloads.progress import Progress
 from nativealign_workloads.progress.server import serve
@@ -33,8 +36,8 @@ class Scene:
         self.operators: list[Operator] = []
         self.numbers = iter(range(100))
 
-    def start_operator(self, image: str = IMAGE, program: str = "") -> None:
-        """`program`: Python that stands for the operator of another release."""
+    def start_operator(self, image: str = IMAGE, program: Callable[[], int] = main) -> None:
+        """`program`: what stands for the operator of another release."""
         settings = {"lease_seconds": str(LEASE_SECONDS), "progress_seconds": "1", "image": image}
         self.operators.append(start_operator(self.plane, NOWHERE, self.folder, program, **settings))
 
@@ -123,7 +126,7 @@ def test_the_apiserver_is_away_until_the_lease_is_lost(scene: Scene, running: st
     apiserver.start()
     scene.plane.wait_until_ready()
     scene.is_back(BACK_SECONDS)
-    assert operator.process.poll() is None
+    assert operator.process.exitcode is None
 
 
 def test_the_operator_is_killed(scene: Scene, running: str) -> None:
@@ -133,15 +136,13 @@ def test_the_operator_is_killed(scene: Scene, running: str) -> None:
 
 
 NEXT = "registry.example/workloads:next"
-RELEASE = """
-import dataclasses
-from nativealign_api import steps
-for kind, found in steps.STEPS.items():
-    steps.STEPS[kind] = tuple(dataclasses.replace(step, version=step.version + 1) for step in found)
-from nativealign_operator.main import main
-raise SystemExit(main())
-"""
-"""Release N: every step has a new version, so that a run which begins with it has other digests."""
+
+
+def next_release() -> int:
+    """Release N: every step has a new version, so that a run which begins with it has other digests."""
+    for kind, found in STEPS.items():
+        STEPS[kind] = tuple(dataclasses.replace(step, version=step.version + 1) for step in found)
+    return main()
 
 
 def test_another_release_of_the_operator_and_back_again(scene: Scene, running: str) -> None:
@@ -150,7 +151,7 @@ def test_another_release_of_the_operator_and_back_again(scene: Scene, running: s
     """
     before = scene.status("EvalJob", running)
     scene.operators[-1].stop()
-    scene.start_operator(NEXT, RELEASE)
+    scene.start_operator(NEXT, next_release)
     scene.pods.step_version = 2
     under_next = f"new-{next(scene.numbers)}"
     scene.create(under_next)

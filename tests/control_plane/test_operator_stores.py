@@ -69,7 +69,7 @@ def test_a_job_made_anew_while_the_old_pods_end_makes_one_result(site: Site) -> 
     before = commits(site, status)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(old.process.pid, signal.SIGCONT)
-    site.wait(lambda: old.process.poll() is not None, "end of the old pod")
+    site.wait(lambda: old.process.exitcode is not None, "end of the old pod")
     assert commits(site, status) == before
 
 
@@ -85,7 +85,7 @@ def test_a_job_whose_store_is_gone_can_be_deleted(site: Site, tmp_path: Path) ->
         there.wait(lambda: takes_sigterm(pod.process.pid), "pod that flushes")
         there.delete("AlignJob", "web")
         there.wait(lambda: not children(there), "end of all children", GONE_SECONDS)
-        assert pod.process.returncode == ExitCode.TEMPORARY
+        assert pod.process.exitcode == ExitCode.TEMPORARY
         server.process.send_signal(signal.SIGCONT)
 
 
