@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ DOCKERFILES = ("operator", "workloads")
 SERVERS = ("versitygw", "pause")
 """Static binaries that become images of their own."""
 IMAGES = (*DOCKERFILES, *SERVERS)
+GPU = "workloads-gpu"
 TAG = "test"
 SYSTEM_CERTIFICATES = "system-certs = true\n"
 """uv.toml for the build, where the machine's own certificates vouch for the package index."""
@@ -123,14 +125,29 @@ def _build_base() -> None:
         _buildah("commit", "--quiet", "--rm", container, BASE)
 
 
-def _build_from_dockerfile(name: str) -> None:
+def try_gpu() -> None:
+    """Builds the image of the workloads for accelerators, and imports what its steps import; no more can be tried without one."""
+    with locked(cache() / "images.lock"):
+        if not _exists(BASE):
+            _build_base()
+        _build_from_dockerfile("workloads", GPU, "--build-arg=EXTRA=workloads-gpu")
+        container = _buildah("from", "--pull-never", _local(GPU))
+        modules = "torch, deepspeed, transformers, accelerate, lm_eval, nativealign_workloads.__main__"
+        program = f"import {modules}; print(f'torch {{torch.__version__}}, CUDA {{torch.version.cuda}}')"
+        print(_buildah("run", "--isolation=chroot", container, "--", "python", "-c", program))
+        _buildah("rm", container)
+
+
+def _build_from_dockerfile(name: str, image: str = "", *arguments: str) -> None:
+    """`image`: its name, where it is not the Dockerfile's."""
     with TemporaryDirectory() as folder:
         uv = Path(folder) / "uv.toml"
         uv.write_text(SYSTEM_CERTIFICATES)
         mounted = {Path("/etc/ssl/certs"): "/etc/ssl/certs", Path("/etc/pip.conf"): "/etc/pip.conf", uv: "/etc/uv/uv.toml"}
         volumes = [f"--volume={path}:{target}:ro" for path, target in mounted.items() if path.exists()]
         flags = ["--isolation=chroot", "--pull-never", "--layers", "--timestamp=0", *volumes]
-        _buildah("bud", "--quiet", *flags, "--file", str(ROOT / name / "Dockerfile"), "--tag", _local(name), str(ROOT))
+        dockerfile = str(ROOT / name / "Dockerfile")
+        _buildah("bud", "--quiet", *flags, *arguments, "--file", dockerfile, "--tag", _local(image or name), str(ROOT))
 
 
 def _build_from_binary(name: str) -> None:
@@ -160,4 +177,4 @@ def _command() -> list[str]:
 
 
 if __name__ == "__main__":
-    build_all()
+    try_gpu() if GPU in sys.argv else build_all()

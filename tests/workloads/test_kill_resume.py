@@ -1,4 +1,4 @@
-"""Any phase of any step killed before any change of a file, and run again: the store then holds what it would have held anyway.
+"""Any phase of any step killed before a change of a file, and run again: the store then holds what it would have held anyway.
 
 The reference is one undisturbed walk through all four kinds of work: rules as the expert, a pre-training, a worker of transformers
 and an evaluation. Before each phase the store is kept; each kill begins from there.
