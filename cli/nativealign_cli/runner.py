@@ -16,12 +16,13 @@ from nativealign_api.kinds import JobObject, references
 from nativealign_api.messages import TerminationMessage
 from nativealign_api.plan import Phase, Step, plan, step_statuses
 from nativealign_api.resolved import ResolvedJob, child_name, resolve
-from nativealign_api.status import ConditionStatus, Cost, JobStatus, Pinned, StepStatus
+from nativealign_api.status import Cost, JobStatus, Pinned, StepStatus
 from nativealign_api.steps import INSPECT
-from nativealign_api.vocabulary import Condition, ExitCode
+from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.display import Display
 from nativealign_cli.process import Interrupted, PhaseFailed, PhaseProcesses
 from nativealign_cli.state import Home, Run, local_uid
+from nativealign_operator.conditions import say
 
 GATE_FAILED = 1
 """Exit code when all ran and a gate failed."""
@@ -209,16 +210,7 @@ def _tells_the_same(before: JobStatus, now: JobStatus) -> bool:
 
 def _end(job: JobObject, state: str, reason: str, message: str, code: int) -> int:
     """Writes the end of a run into the status."""
-    job.status.state = state
-    good, bad = state == "Complete", state in ("Failed", "GateFailed")
-    truths = {Condition.READY: not bad, Condition.STALLED: bad}
-    truths |= {Condition.COMPLETE: True, Condition.FINISHED: True} if good else {}
-    truths |= {Condition.FAILED: True, Condition.FINISHED: True} if bad else {}
-    truths |= {Condition.SUSPENDED: True} if state == "Suspended" else {}
-    job.status.conditions = [
-        ConditionStatus(type=kind, status="True" if truth else "False", reason=reason, message=message, last_transition_time=_now())
-        for kind, truth in truths.items()
-    ]
+    say(job.status, state, reason, message, datetime.now(UTC))
     return int(code)
 
 
