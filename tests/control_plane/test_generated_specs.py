@@ -18,7 +18,7 @@ from tests import generated, specs
 from tests.cluster.control_plane import ControlPlane
 from tests.contract.objects import create, replace_spec
 from tests.control_plane.campaign import PlayedPods, outcome_of, stage, until_finished
-from tests.control_plane.site import Operator, poll, running_operator
+from tests.control_plane.site import WAIT_SECONDS, Operator, poll, running_operator
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.steps import INSPECT, STEPS
@@ -82,7 +82,7 @@ class Stage:
             found = self.get(kind, namespace, name)
             return found if found["status"].get("observedGeneration") == found["metadata"]["generation"] else None
 
-        return poll(look, f"look at {kind}/{name}", 30, lambda: str(self.get(kind, namespace, name).get("status")), 0.01)
+        return poll(look, f"look at {kind}/{name}", WAIT_SECONDS, lambda: str(self.get(kind, namespace, name).get("status")), 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_what_is_changed_and_changed_back_ends_as_if_it_had_not_been(kind: str, 
         poll(
             lambda: set_up.get(kind, namespace)["status"].get("steps", [])[1:],
             "last step",
-            60,
+            WAIT_SECONDS,
             lambda: str(set_up.get(kind, namespace)),
         )
         after(namespace)
@@ -232,7 +232,7 @@ def test_a_spec_that_is_accepted_gets_its_first_child_or_is_told_why_not(set_up:
     def told() -> str:
         return "\n".join(f"{names[pair]}: {set_up.get(pair[0], namespace, pair[1])['status']}" for pair in childless())
 
-    poll(lambda: all(refused(kind, name) for kind, name in childless()), "child or reason", 60, told)
+    poll(lambda: all(refused(kind, name) for kind, name in childless()), "child or reason", WAIT_SECONDS, told)
 
 
 def test_a_value_that_the_schema_refuses_is_refused_with_its_path(set_up: Stage) -> None:

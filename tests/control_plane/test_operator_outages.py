@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, stage, until_finished
-from tests.control_plane.site import IMAGE, Operator, poll, start_operator
+from tests.control_plane.site import IMAGE, WAIT_SECONDS, Operator, poll, start_operator
 
 from nativealign_api.steps import STEPS
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB
@@ -96,7 +96,7 @@ def running(scene: Scene) -> Iterator[str]:
     scene.pods.held = {HELD}
     scene.create(name)
 
-    poll(lambda: scene.running(name), "running pod", 60, scene.told)
+    poll(lambda: scene.running(name), "running pod", WAIT_SECONDS, scene.told)
     before = scene.uids()
     yield name
     after = scene.uids()
@@ -122,7 +122,7 @@ def test_the_apiserver_is_away_until_the_lease_is_lost(scene: Scene, running: st
     operator, apiserver = scene.operators[-1], scene.plane.servers["kube-apiserver"]
     lost = operator.log.read_text().count("the Lease is lost")
     apiserver.stop()
-    poll(lambda: operator.log.read_text().count("the Lease is lost") > lost, "loss of the Lease", 60, scene.told)
+    poll(lambda: operator.log.read_text().count("the Lease is lost") > lost, "loss of the Lease", WAIT_SECONDS, scene.told)
     apiserver.start()
     scene.plane.wait_until_ready()
     scene.is_back(BACK_SECONDS)
@@ -156,8 +156,8 @@ def test_another_release_of_the_operator_and_back_again(scene: Scene, running: s
     under_next = f"new-{next(scene.numbers)}"
     scene.create(under_next)
     scene.pods.held = {"report"}
-    poll(lambda: f"ej-{running}-report-report-0" in scene.running(running), "next step under N", 60, scene.told)
-    poll(lambda: scene.status("EvalJob", under_next).get("outputs"), "digests under N", 60, scene.told)
+    poll(lambda: f"ej-{running}-report-report-0" in scene.running(running), "next step under N", WAIT_SECONDS, scene.told)
+    poll(lambda: scene.status("EvalJob", under_next).get("outputs"), "digests under N", WAIT_SECONDS, scene.told)
     scene.pods.step_version = 1
     assert scene.images(under_next) == {NEXT}
     assert not set(digests(scene.status("EvalJob", under_next))[1:]) & set(digests(before)[1:])
@@ -190,8 +190,8 @@ def test_a_gang_that_comes_no_further_is_noticed_and_started_again(scene: Scene)
     name = f"job-{next(scene.numbers)}"
     scene.pods.held = {"train"}
     scene.create(name, "PretrainJob", deadlines={"progressSeconds": 10})
-    poll(lambda: "25%" in str(scene.status("PretrainJob", name)), "progress", 60, scene.told)
-    poll(lambda: f"pj-{name}-train-train-1" in scene.running(name), "second attempt", 60, scene.told)
+    poll(lambda: "25%" in str(scene.status("PretrainJob", name)), "progress", WAIT_SECONDS, scene.told)
+    poll(lambda: f"pj-{name}-train-train-1" in scene.running(name), "second attempt", WAIT_SECONDS, scene.told)
     scene.pods.held = set()
     until_finished(scene.plane, "PretrainJob", "default", name)
     (train,) = [step for step in scene.status("PretrainJob", name)["steps"] if step["name"] == "train"]
