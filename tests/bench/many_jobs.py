@@ -17,7 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.jobset_controller import job_set, jobset_controller, jobsets
 from tests.cluster.kwok_nodes import kwok_nodes
 from tests.cluster.trainer_controller import train_job, train_jobs, trainer_controller
-from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, run_once
+from tests.control_plane.campaign import JOBS, STORE, run_once, stage
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import API_VERSION
@@ -124,13 +124,8 @@ def ratios(own: Json, peer: Json) -> Json:
 
 def writes(folder: Path) -> Json:
     """API writes of the operator, events included."""
-    with ExitStack() as stack:
-        plane = stack.enter_context(control_plane(folder / "small", controllers=True))
-        plane.install_crds()
-        pods = PlayedPods(plane)
-        pods.start()
-        stack.callback(pods.stop)
-        runs = {kind: run_once(plane, NOWHERE, pods, folder, kind, None) for kind in KINDS}
+    with stage(folder / "small") as (plane, s3, pods):
+        runs = {kind: run_once(plane, s3, pods, folder, kind, None) for kind in KINDS}
     return {kind: _counts(run.writes, len(run.outcome["Job"])) for kind, run in runs.items()}
 
 
