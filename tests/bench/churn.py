@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.bench.load import Json, anew, operator_of_image, resident, until, with_connections
+from tests.bench.load import Json, operator_of_image, resident, until, with_connections
 from tests.bench.many_jobs import NAMESPACE, eval_job
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.kwok_nodes import MERGE, kwok_nodes
@@ -207,11 +207,11 @@ def churn(plane: ControlPlane, folder: Path, count: int, seconds: float) -> Json
         operator_of_image(plane, folder / "operator") as operator,
     ):
         began = time.monotonic()
-        api = anew(plane)
+        api = plane.anew()
         until(lambda: unsettled(api, running) == 0, "the status of each job")
         started = time.monotonic()
         threads = [
-            threading.Thread(target=watch, args=(anew(plane), delays, stop)),
+            threading.Thread(target=watch, args=(plane.anew(), delays, stop)),
             threading.Thread(target=minutes, args=(operator.pid, stop, sizes)),
         ]
         for thread in threads:

@@ -39,16 +39,11 @@ def operator_of_image(plane: ControlPlane, folder: Path) -> Iterator[Server]:
         yield server
 
 
-def anew(plane: ControlPlane) -> ControlPlane:
-    """With a connection of its own: for a thread, or after minutes in which the apiserver has closed an idle one."""
-    return ControlPlane(plane.connect, plane.connect(), plane.token, plane.kubeconfig)
-
-
 def with_connections(plane: ControlPlane, items: Sequence[T], do: Callable[[ControlPlane, T], None]) -> None:
     """`do` for each item, in threads with a connection each."""
 
     def some(start: int) -> None:
-        api = anew(plane)
+        api = plane.anew()
         for item in items[start::THREADS]:
             do(api, item)
 

@@ -77,6 +77,10 @@ class ControlPlane:
         assert applied.returncode == 0, applied.stderr
         self.wait_for_crds()
 
+    def anew(self) -> "ControlPlane":
+        """The same with a connection of its own, for another thread."""
+        return ControlPlane(self.connect, self.connect(), self.token, self.kubeconfig)
+
     def wait_for_crds(self) -> None:
         """Returns once every CRD is served."""
         # asked again, since kubectl does not wait for one that has no conditions yet

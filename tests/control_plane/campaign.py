@@ -90,14 +90,13 @@ class PlayedPods(threading.Thread):
         """Uids of each Job that had a pod, by namespace and name."""
 
     def run(self) -> None:
-        connection = self._plane.connect()
-        api = ControlPlane(self._plane.connect, connection, self._plane.token, self._plane.kubeconfig)
+        api = self._plane.anew()
         while not self._stop_it.is_set():
             try:
                 for pod in api.request("GET", f"/api/v1/pods?fieldSelector={LIVING}")[1]["items"]:
                     self._attend(api, pod)
             except (OSError, HTTPException):
-                connection.close()
+                api.connection.close()
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -158,7 +157,7 @@ def _write(api: ControlPlane, pod: Json, phase: str, state: Json, address: str |
 
 def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, fault: Fault | None) -> Run:
     """One job of a kind in a namespace of its own, with an operator and a proxy of its own."""
-    api = ControlPlane(plane.connect, plane.connect(), plane.token, plane.kubeconfig)
+    api = plane.anew()
     namespace = str(api.request("POST", "/api/v1/namespaces", {"metadata": {"generateName": "fault-"}})[1]["metadata"]["name"])
     manifest = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "web"}, "spec": JOBS[kind] | {"store": STORE}}
     code, answer = api.request("POST", path_of(kind, namespace), manifest)

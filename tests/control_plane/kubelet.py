@@ -74,13 +74,12 @@ class TestKubelet:
 
     def run(self) -> None:
         """In a thread of its own."""
-        connection = self.plane.connect()
-        api = ControlPlane(self.plane.connect, connection, self.plane.token, self.plane.kubeconfig)
+        api = self.plane.anew()
         while not self._stop.is_set():
             try:
                 self._look(api)
             except (OSError, HTTPException):  # the apiserver is away
-                connection.close()
+                api.connection.close()
             time.sleep(LOOK_SECONDS)
         for running in self.running.values():
             running.process.kill()
