@@ -1,5 +1,6 @@
 """A spec of each kind in which every field is given, and ways to change one leaf of it. Used by unit and contract tests."""
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from typing import Any
@@ -247,6 +248,15 @@ def leaves(kind: str) -> Iterator[tuple[str, str]]:
 def with_leaf(kind: str, path: str) -> dict[str, Any]:
     """A full spec that holds the leaf."""
     return copy.deepcopy(SPECS[kind] | ALTERNATIVES.get((kind, path), {}))
+
+
+def with_value(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with a value in a field, as far as the spec has the field."""
+    changed = copy.deepcopy(spec)
+    with contextlib.suppress(KeyError, StopIteration):
+        holder, name = holder_of(changed, path)
+        holder[name] = value
+    return changed
 
 
 def changed(kind: str, path: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -119,7 +119,8 @@ def control_plane(folder: Path, *, controllers: bool = False, address: str = LOO
     _write_credentials(folder, address, ports["api"], tokens)
     flags = {"etcd": _etcd_flags(folder, ports), "kube-apiserver": _apiserver_flags(folder, ports, controllers, address)}
     flags |= {"kube-controller-manager": _controller_flags(folder, address)} if controllers else {}
-    servers = {name: Server(name, [binary(name), *given], folder) for name, given in flags.items()}
+    environment = {**os.environ, "GOGC": "400"}  # a quarter of the apiserver's time is garbage collection otherwise
+    servers = {name: Server(name, [binary(name), *given], folder, environment) for name, given in flags.items()}
     connect = partial(_connection, ports["api"])
     plane = ControlPlane(connect, connect(), tokens["admin"], folder / "kubeconfig", servers)
     with ExitStack() as stack:

@@ -1,6 +1,8 @@
 """Servers as processes of a test run."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import time
 import urllib.request
@@ -56,6 +58,12 @@ def running(server: Server) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def freeze(process: subprocess.Popen[bytes]) -> None:
+    """Returns once no thread of it runs any more; SIGCONT lets it go on."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
 def wait_for(look: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS) -> None:

@@ -1,5 +1,6 @@
 """How the contract tests speak to the apiserver about jobs."""
 
+import re
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane
@@ -32,3 +33,8 @@ def replace_spec(plane: ControlPlane, at: str, spec: dict[str, Any], *, dry_run:
     query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
     change = [{"op": "replace", "path": "/spec", "value": spec}]
     return plane.request("PATCH", at + query, change, form="application/json-patch+json")
+
+
+def names_field(message: str, leaf: str) -> bool:
+    """Whether a refusal names a field of the spec by its path; the numbers of list items do not count."""
+    return f"spec.{leaf}" in re.sub(r"\[\d+\]", "[]", message)

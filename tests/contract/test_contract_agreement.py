@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from tests import specs
+from tests import generated, specs
 from tests.cluster.control_plane import ControlPlane
-from tests.contract.objects import create
+from tests.contract.objects import create, names_field
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.loader import Manifest, ManifestError, load_manifests, parse_job
@@ -31,6 +31,17 @@ def test_the_apiserver_and_the_models_refuse_the_same_values(plane: ControlPlane
             if (status == 201) != _accepted(manifest):
                 differences.append((kind, leaf, value, status, answer.get("message", "")))
     assert not differences
+
+
+def test_a_value_that_the_schema_refuses_is_refused_with_its_path(plane: ControlPlane) -> None:
+    silent = []
+    for kind, leaf, _ in generated.fields():
+        for value in generated.refused(generated.schema_of(kind, leaf)):
+            spec = specs.with_value(specs.with_leaf(kind, leaf), leaf, value)
+            code, answer = create(plane, "default", specs.job(kind, spec), dry_run=True)
+            if code not in (400, 422) or not names_field(answer["message"], leaf):
+                silent.append((kind, leaf, str(value)[:40], code, answer.get("message")))
+    assert silent == []
 
 
 def _accepted(manifest: dict[str, Any]) -> bool:

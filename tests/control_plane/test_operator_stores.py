@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server, s3_server
+from tests.cluster.servers import freeze
 from tests.control_plane.kubelet import Running, TestKubelet
 from tests.control_plane.site import SECRET, Site, make_namespace
 from tests.control_plane.test_operator_lives import align
@@ -81,7 +82,7 @@ def test_a_job_whose_store_is_gone_can_be_deleted(site: Site, tmp_path: Path) ->
         store = {"bucket": server.bucket, "endpoint": server.endpoint, "credentialsSecret": {"name": SECRET}}
         there.apply("AlignJob", "web", align(there, store=store))
         pod = there.wait(lambda: there.kubelet.process_of("aj-web-clean-filter-0", there.namespace), "running pod")
-        server.process.send_signal(signal.SIGSTOP)
+        freeze(server.process)
         there.wait(lambda: takes_sigterm(pod.process.pid), "pod that flushes")
         there.delete("AlignJob", "web")
         there.wait(lambda: not children(there), "end of all children", GONE_SECONDS)

@@ -17,6 +17,7 @@ BUCKET = "nativealign"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 """Label of a namespace where pods must keep to the restricted Pod Security Standard."""
 STORE_PORT = 7070
+WAIT_SECONDS = 600
 COMMAND_SECONDS = 900
 """More than any wait takes that a command is given."""
 
@@ -72,10 +73,10 @@ class Team:
     namespace: str
     keys: dict[str, str]
 
-    def wait(self, reference: str, condition: str = "Finished", seconds: int = 600) -> Json:
+    def wait(self, reference: str, condition: str = "Finished") -> Json:
         """By `kubectl wait`, as the member; the object."""
         condition = f"--for=condition={condition}"
-        done = self.member.run(binary("kubectl"), "wait", reference, condition, f"--timeout={seconds}s", "-n", self.namespace)
+        done = self.member.run(binary("kubectl"), "wait", reference, condition, f"--timeout={WAIT_SECONDS}s", "-n", self.namespace)
         assert done.returncode == 0, done.stderr + self.admin.told(self.namespace)
         return self.member.get(reference, "-n", self.namespace)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.chart.helm import ROOT, helm
 from tests.e2e.conftest import install
-from tests.e2e.people import RELEASE, SYSTEM, Json, Person, Team
+from tests.e2e.people import RELEASE, SYSTEM, WAIT_SECONDS, Json, Person, Team
 
 QUICKSTART = ROOT / "examples" / "quickstart"
 OVERLAY = ROOT / "examples" / "quickstart-cluster"
@@ -42,7 +42,7 @@ def test_helm_test_passes(admin: Person) -> None:
 
 def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, release: Json) -> None:
     team, member = quickstart, quickstart.member
-    before = team.wait("alignjob/quickstart", "Running", 180)
+    before = team.wait("alignjob/quickstart", "Running")
     pods_before = pods(team)
     install(admin, "helm4", release | {"operator": {"progressSeconds": 5, "workers": 4}, "gc": {"enabled": True}})
     after = [team.wait(reference) for reference in REFERENCES]
@@ -62,6 +62,6 @@ def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, relea
     assert "<html" in (member.home / told.strip().splitlines()[-1]).read_text()
 
     admin.kubectl("create", "job", "now", f"--from=cronjob/{RELEASE}-gc", "-n", SYSTEM)
-    admin.kubectl("wait", "job/now", "--for=condition=Complete", "--timeout=120s", "-n", SYSTEM)
+    admin.kubectl("wait", "job/now", "--for=condition=Complete", f"--timeout={WAIT_SECONDS}s", "-n", SYSTEM)
     told = admin.kubectl("logs", "job/now", "-n", SYSTEM)
     assert "digests are in use" in told

@@ -4,6 +4,7 @@ Run by `pipeline.Starter` as a process with pipes. An order is a line of JSON {a
 {continue: pid} for a process that has stopped itself; the answer is {pid, code}, code null for one that stopped.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,7 @@ def serve() -> None:
     prepare_imports()
     for name in (*PRELOADED, *{f"nativealign_workloads.{target.partition(':')[0]}" for target in PHASES.values()}):
         importlib.import_module(name)
+    gc.freeze()  # or each fork looks through all that was imported
     for line in sys.stdin:
         order = json.loads(line)
         pid = order.get("continue") or _start(order)

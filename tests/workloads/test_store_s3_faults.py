@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 from tests.cluster.s3 import S3Server, s3_server
+from tests.cluster.servers import freeze
 
 from nativealign_workloads.errors import (
     ConfigError,
@@ -292,7 +293,7 @@ def test_a_store_answers_unless_it_is_silent(server: S3Server):
     assert store_at(server).answers()
     assert store_at(replace(server, secret_key="wrong-credential")).answers()
     assert not store_at(replace(server, endpoint="http://127.0.0.1:1")).answers()
-    server.process.send_signal(signal.SIGSTOP)
+    freeze(server.process)
     try:
         assert not store_at(server).answers()
     finally:
