@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 FIRST_SECONDS, LONGEST_SECONDS = 0.5, 60.0
 """Back-off of a key whose work failed; doubles, with jitter."""
+SUPERSEDED = 100
+"""Times that count no more and may be kept beside as many as count."""
 
 
 class WorkQueue(Generic[Key]):
@@ -48,6 +50,8 @@ class WorkQueue(Generic[Key]):
             return
         self._due[key] = at
         heapq.heappush(self._later, (at, next(self._numbers), key))
+        if len(self._later) > 2 * len(self._due) + SUPERSEDED:
+            self._forget_superseded()
         self._changed.set()
 
     def add_spread(self, keys: Iterable[Key], per_second: float) -> None:
@@ -81,6 +85,11 @@ class WorkQueue(Generic[Key]):
             self._dirty.discard(key)
             if not failed:
                 self.add(key)
+
+    def _forget_superseded(self) -> None:
+        """Each look at a job may set another time; the old ones would be kept until then, for days."""
+        self._later = [item for item in self._later if self._due.get(item[2]) == item[0]]
+        heapq.heapify(self._later)
 
     def _mature(self) -> float | None:
         """Moves what is due; seconds until the next is, None where nothing waits."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -74,6 +75,21 @@ def test_a_delay_counts_unless_the_key_is_due_earlier() -> None:
         assert await drain(queue) == []
 
     asyncio.run(check())
+
+
+def test_a_key_that_is_put_off_again_and_again_takes_no_more_memory() -> None:
+    async def put_off(times: int) -> int:
+        queue: WorkQueue[str] = WorkQueue(Clock())
+        tracemalloc.start()
+        for number in range(times):
+            queue.add("a")
+            queue.done(await queue.get())
+            queue.add_after("a", 1000 + number)
+        return tracemalloc.get_traced_memory()[0]
+
+    once = asyncio.run(put_off(1000))
+    assert asyncio.run(put_off(20_000)) < 2 * once
+    tracemalloc.stop()
 
 
 def test_many_keys_are_due_one_after_another_and_a_new_one_waits_for_none_of_them() -> None:
