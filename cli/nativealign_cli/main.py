@@ -1,7 +1,7 @@
 """The command line. Commands are thin: each parses, calls one module, prints."""
 
 import errno
-import importlib
+import importlib.metadata
 import shutil
 import signal
 import sys
@@ -26,9 +26,7 @@ class Output(StrEnum):
     JSON = "json"
 
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Native alignment of language models."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out, err = Console(), Console(stderr=True)
 
 Manifests = Annotated[
@@ -44,6 +42,19 @@ HOME = Path(".nativealign")
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 CLICK_USAGE = 2
 """What click ends with when the command line is wrong."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(importlib.metadata.version("nativealign"), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Native alignment of language models."""
 
 
 @app.command()

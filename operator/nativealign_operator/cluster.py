@@ -21,8 +21,8 @@ Json = dict[str, Any]
 FIELD_MANAGER = "nativealign-operator"
 JSON, APPLY = "application/json", "application/apply-patch+yaml"
 REQUEST_SECONDS = 15
-PAGE = 500
-"""Objects in one answer to a list."""
+PAGE = 100
+"""Objects in one answer to a list; large ones leave holes in the memory, which grows by them."""
 
 
 class ApiError(Exception):

@@ -4,6 +4,7 @@ Desks share one store in which the good job is committed already, so that a mend
 """
 
 import gzip
+import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -82,6 +83,11 @@ def test_a_wrong_command_line_is_a_usage_error(tmp_path: Path, arguments: list[s
     for word in words:
         assert word in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    done = Desk(tmp_path, tmp_path / "store").command("--version")
+    assert (done.returncode, done.stdout) == (0, f"{importlib.metadata.version('nativealign')}\n")
 
 
 @pytest.mark.parametrize("home", ["a-file", "/proc/nativealign"])
