@@ -39,11 +39,15 @@ def show_status(home: Home, name: str | None, output: str, out: Console, err: Co
     run = find_one(home, name, err)
     if run is None:
         return ExitCode.NO_INPUT
-    status = run.status() or JobStatus()
-    print_records(out, output, run.record(), steps_table(run.reference, status))
-    for condition in status.conditions[:1]:
-        out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True, markup=False)
+    print_job(out, output, run.record(), run.reference, run.status() or JobStatus())
     return ExitCode.OK
+
+
+def print_job(out: Console, output: str, record: object, reference: str, status: JobStatus) -> None:
+    """One job with its steps, and what its first condition says."""
+    print_records(out, output, record, steps_table(reference, status))
+    for condition in status.conditions[:1] if output == "table" else []:
+        out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True, markup=False)
 
 
 def print_records(out: Console, output: str, record: object, table: Table) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from nativealign_api.kinds import KINDS
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL_STEP, ExitCode
-from nativealign_cli.inspecting import jobs_table, print_records, steps_table
+from nativealign_cli.inspecting import jobs_table, print_job, print_records
 from nativealign_cli.names import fits
 from nativealign_operator.cluster import ApiError, Cluster, Json
 from nativealign_operator.conditions import finished
@@ -109,10 +109,7 @@ async def show_status(context: str | None, namespace: str, name: str | None, out
             print_records(out, output, jobs, jobs_table([(reference(job), status_of(job), "") for job in jobs]))
             return ExitCode.OK
         job = await remote.find(name)
-    status = status_of(job)
-    print_records(out, output, job, steps_table(reference(job), status))
-    for condition in status.conditions[:1] if output == "table" else []:
-        out.print(f"{condition.reason}: {condition.message}", highlight=False, soft_wrap=True, markup=False)
+    print_job(out, output, job, reference(job), status_of(job))
     return ExitCode.OK
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.kubelet import NODE, STRATEGIC
+from tests.control_plane.kubelet import NODE, STRATEGIC, bind
 from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
 from tests.control_plane.site import start_operator
 from tests.world import World, world
@@ -108,7 +108,7 @@ class PlayedPods(threading.Thread):
         (owner,) = metadata["ownerReferences"]
         self.uids.setdefault((metadata["namespace"], owner["name"]), set()).add(owner["uid"])
         if phase == "Pending":
-            self._bind(api, pod)
+            bind(api, pod)
         if "deletionTimestamp" in metadata:
             self._stopped(api, pod)
         elif not self._is_held(metadata):
@@ -120,11 +120,6 @@ class PlayedPods(threading.Thread):
     def _is_held(self, metadata: Json) -> bool:
         step = metadata["labels"][LABEL_STEP]
         return not self.held.isdisjoint((step, f"{metadata['namespace']}/{step}"))
-
-    def _bind(self, api: ControlPlane, pod: Json) -> None:
-        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
-        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}, "target": target}
-        api.request("POST", f"{_path(pod)}/binding", body)
 
     def _stopped(self, api: ControlPlane, pod: Json) -> None:
         """As SIGTERM ends a process that has no answer to it."""

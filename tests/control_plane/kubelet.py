@@ -24,6 +24,7 @@ from typing import Any
 from tests.cluster.control_plane import ControlPlane
 from tests.control_plane.forks import fork
 
+from nativealign_operator.paths import path_of
 from nativealign_workloads.__main__ import main
 
 Json = dict[str, Any]
@@ -106,11 +107,7 @@ class TestKubelet:
         if "deletionTimestamp" in metadata:
             self._remove(api, pod)
             return
-        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
-        if not pod["spec"].get("nodeName"):
-            target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
-            body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target}
-            api.request("POST", f"{path}/binding", body)
+        bind(api, pod)
         problem = self._mount(api, pod)
         if problem:
             waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": problem}}
@@ -195,8 +192,8 @@ class TestKubelet:
 
     def _write(self, api: ControlPlane, pod: Json, status: Json) -> None:
         metadata = pod["metadata"]
-        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
-        api.request("PATCH", path, {"metadata": {"uid": metadata["uid"]}, "status": status}, form=STRATEGIC)
+        path = path_of("Pod", metadata["namespace"], metadata["name"])
+        api.request("PATCH", f"{path}/status", {"metadata": {"uid": metadata["uid"]}, "status": status}, form=STRATEGIC)
 
     def _remove(self, api: ControlPlane, pod: Json) -> None:
         metadata = pod["metadata"]
@@ -217,6 +214,15 @@ def kubelet(plane: ControlPlane, folder: Path) -> Iterator[TestKubelet]:
     finally:
         found.stop()
         thread.join(30)
+
+
+def bind(api: ControlPlane, pod: Json) -> None:
+    """Gives a pod its node, as a scheduler does."""
+    metadata = pod["metadata"]
+    if not pod["spec"].get("nodeName"):
+        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target}
+        api.request("POST", f"{path_of('Pod', metadata['namespace'], metadata['name'])}/binding", body)
 
 
 def _project(api: ControlPlane, namespace: str, source: Json, target: Path) -> str | None:

@@ -96,7 +96,7 @@ def status(home: Path, reference: str) -> Json:
     """What `nativealign status -o json` says of a job."""
     shown = nativealign("status", reference, "--home", home, "-o", "json", cwd=home.parent)
     assert shown.returncode == 0, shown.stderr
-    return json.loads(shown.stdout[: shown.stdout.rindex("}") + 1])["status"]
+    return json.loads(shown.stdout)["status"]
 
 
 # Phases one by one, in processes that can be killed at any change of a file

@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from nativealign_api.messages import Usage
 from nativealign_workloads.engines.protocol import Reply
 
 Json = dict[str, Any]
-
-USAGE = ("requests", "tokens", "completionTokens")
-"""Requests, prompt and completion tokens together, completion tokens alone."""
 
 
 def estimated_message_tokens(content: str) -> int:
@@ -24,8 +22,8 @@ def billed(reply: Reply) -> Json:
 
 def usage(rows: Iterable[Json]) -> Json:
     """What rows, or the usages of shards, have cost together."""
-    spent = dict.fromkeys(USAGE, 0)
+    spent: Json = Usage().model_dump(by_alias=True)
     for row in rows:
-        for name in USAGE:
+        for name in spent:
             spent[name] += row[name]
     return spent
