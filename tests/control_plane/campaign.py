@@ -1,9 +1,12 @@
 """The fault campaign: a job of each kind, and one fault at every write and every event; what is there in the end must be the same.
 
-`python -m tests.control_plane.campaign` runs every point and writes docs/reliability.md; the tests run a seeded part. Pods are
-played: each ends at once with what its phase would say, so that a run takes seconds; the real commands run in the other tests.
+`python -m tests.control_plane.campaign` runs every point and writes docs/reliability.md; one that was stopped goes on where it was.
+The tests run a seeded part. Pods are played: each ends at once with what its phase would say, so that a run takes seconds; the real
+commands run in the other tests.
 """
 
+import dataclasses
+import hashlib
 import json
 import random
 import sys
@@ -33,6 +36,8 @@ from nativealign_operator.paths import path_of
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
+JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
+"""What a campaign that has not ended has tried."""
 SECONDS = 150.0
 AT_ONCE = 6
 NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
@@ -71,6 +76,16 @@ class Run:
     """Children that were created more than once."""
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A fault, where it struck ("" where it did not come to that), and what differed from the undisturbed run."""
+
+    kind: str
+    fault: Fault
+    struck: str
+    differing: list[str]
+
+
 class PlayedPods(threading.Thread):
     """Ends every pod at once, with what its phase says; those of steps that are held run until they are released."""
 
@@ -86,8 +101,9 @@ class PlayedPods(threading.Thread):
         """Of every step, as inspect pins it."""
         self.committed: set[str] = set()
         """Steps that inspect finds committed."""
-        self.uids: dict[tuple[str, str], set[str]] = {}
-        """Uids of each Job that had a pod, by namespace and name."""
+        self._uids: dict[tuple[str, str], set[str]] = {}
+        """Of each Job that had a pod, by namespace and name."""
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         api = self._plane.anew()
@@ -103,10 +119,16 @@ class PlayedPods(threading.Thread):
         self._stop_it.set()
         self.join(10)
 
+    def twice(self, namespace: str) -> list[str]:
+        """Jobs that were there more than once, each time with a pod."""
+        with self._lock:
+            return [name for (where, name), uids in self._uids.items() if where == namespace and len(uids) > 1]
+
     def _attend(self, api: ControlPlane, pod: Json) -> None:
         metadata, phase = pod["metadata"], pod["status"]["phase"]
         (owner,) = metadata["ownerReferences"]
-        self.uids.setdefault((metadata["namespace"], owner["name"]), set()).add(owner["uid"])
+        with self._lock:
+            self._uids.setdefault((metadata["namespace"], owner["name"]), set()).add(owner["uid"])
         if phase == "Pending":
             bind(api, pod)
         if "deletionTimestamp" in metadata:
@@ -162,8 +184,7 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
         outcome = outcome_of(api, kind, namespace)
     # or every look at the living pods goes through those of all runs before
     api.request("DELETE", f"{path_of('Pod', namespace)}?gracePeriodSeconds=0")
-    twice = [name for (where, name), uids in list(pods.uids.items()) if where == namespace and len(uids) > 1]
-    return Run(outcome, between.writes, between.events, between.struck, twice)
+    return Run(outcome, between.writes, between.events, between.struck, pods.twice(namespace))
 
 
 @contextmanager
@@ -250,24 +271,25 @@ def differences(base: Run, found: Run) -> list[str]:
     ]
 
 
-def try_all(
+def try_each(
     plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, faults: list[Fault], base: Run
-) -> list[tuple[Fault, str, list[str]]]:
-    """Runs every fault, some at a time; the fault, where it struck, and what differs."""
+) -> Iterator[Tried]:
+    """Runs every fault, some at a time, and prints how it went."""
 
-    def attempt(fault: Fault) -> tuple[Fault, str, list[str]]:
+    def attempt(fault: Fault) -> Tried:
         try:
             found = run_once(plane, s3, pods, folder, kind, fault)
         except AssertionError as error:
-            return fault, "", [str(error)]
-        return fault, found.struck, differences(base, found)
+            return Tried(kind, fault, "", [str(error)])
+        return Tried(kind, fault, found.struck, differences(base, found))
 
+    began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        results = []
-        for number, result in enumerate(threads.map(attempt, faults), 1):
-            print(f"{kind} {number}/{len(faults)} {result[0]} ({result[1]}): {'; '.join(result[2]) or 'equal'}", flush=True)
-            results.append(result)
-    return results
+        for number, tried in enumerate(threads.map(attempt, faults), 1):
+            left = (time.monotonic() - began) / number * (len(faults) - number)
+            how = "; ".join(tried.differing) or "equal"
+            print(f"{kind} {number}/{len(faults)}, {left / 60:.0f} min left: {tried.fault} ({tried.struck}): {how}", flush=True)
+            yield tried
 
 
 @contextmanager
@@ -284,24 +306,47 @@ def stage(folder: Path) -> Iterator[tuple[ControlPlane, S3Server, PlayedPods]]:
             pods.stop()
 
 
+def code() -> str:
+    """Digest of what the campaign tries: results of other code do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in ("operator", "crds") for path in (ROOT / folder).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def read_journal(of: str) -> list[Tried]:
+    lines = [json.loads(line) for line in JOURNAL.read_text().splitlines()] if JOURNAL.exists() else []
+    return [Tried(**line["tried"] | {"fault": Fault(**line["tried"]["fault"])}) for line in lines if line["code"] == of]
+
+
+def row(kind: str, on: str, what: str, found: list[Tried]) -> str:
+    """Of the table: how many were tried, struck and differ."""
+    of = [tried for tried in found if (tried.kind, tried.fault.on, tried.fault.what) == (kind, on, what)]
+    struck, differing = sum(bool(tried.struck) for tried in of), sum(bool(tried.differing) for tried in of)
+    return f"| {kind} | {on} | {what} | {len(of)} | {struck} | {differing} |\n"
+
+
 def main() -> int:
-    """Every point of every kind; writes the table."""
-    rows, bad = [], 0
-    with tempfile.TemporaryDirectory() as name, stage(Path(name)) as (plane, s3, pods):
+    """Every point of every kind that was not tried yet; writes the table."""
+    of = code()
+    found = read_journal(of)
+    known = {(tried.kind, tried.fault) for tried in found}
+    JOURNAL.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name, stage(Path(name)) as (plane, s3, pods), JOURNAL.open("a") as journal:
         for kind in KINDS:
             base = run_once(plane, s3, pods, Path(name), kind, None)
-            results = try_all(plane, s3, pods, Path(name), kind, points(kind, base), base)
-            for on, what in FAULTS:
-                of = [result for result in results if (result[0].on, result[0].what) == (on, what)]
-                wrong = sum(bool(result[2]) for result in of)
-                rows.append(f"| {kind} | {on} | {what} | {len(of)} | {sum(bool(result[1]) for result in of)} | {wrong} |")
-                bad += wrong
+            faults = [fault for fault in points(kind, base) if (kind, fault) not in known]
+            for tried in try_each(plane, s3, pods, Path(name), kind, faults, base):
+                print(json.dumps({"code": of, "tried": dataclasses.asdict(tried)}), file=journal, flush=True)
+                found.append(tried)
     page = ROOT / "docs" / "reliability.md"
     text = page.read_text()
     head = "| kind | at every | fault | tried | struck | differing |\n|---|---|---|---|---|---|\n"
     start, end = text.index("<!-- campaign -->"), text.index("<!-- end -->")
-    page.write_text(text[:start] + "<!-- campaign -->\n" + head + "\n".join(rows) + "\n" + text[end:])
-    return int(bad > 0)
+    rows = "".join(row(kind, on, what, found) for kind in KINDS for on, what in FAULTS)
+    page.write_text(f"{text[:start]}<!-- campaign -->\n{head}{rows}{text[end:]}")
+    JOURNAL.unlink()
+    return int(any(tried.differing for tried in found))
 
 
 if __name__ == "__main__":

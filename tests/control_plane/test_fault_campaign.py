@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.campaign import PlayedPods, chosen, run_once, stage, try_all
+from tests.control_plane.campaign import PlayedPods, chosen, run_once, stage, try_each
 
 from nativealign_api.kinds import KINDS
 
@@ -29,6 +29,6 @@ def test_one_fault_of_each_kind_leaves_what_none_leaves(kind: str, set_up: Stage
     assert base.outcome["status"]["state"] == "Complete"
     assert base.twice == []
     print(f"seed {SEED}")
-    results = try_all(plane, s3, pods, tmp_path, kind, chosen(kind, base, SEED), base)
-    assert [f"{fault}: {wrong}" for fault, _, wrong in results if wrong] == []
-    assert all(struck for _, struck, _ in results)
+    results = list(try_each(plane, s3, pods, tmp_path, kind, chosen(kind, base, SEED), base))
+    assert [f"{tried.fault}: {tried.differing}" for tried in results if tried.differing] == []
+    assert all(tried.struck for tried in results)
