@@ -6,11 +6,12 @@ Pods are played; etcd, apiserver and controllers are real, and stopped and start
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import ControlPlane, compact
 from tests.control_plane.campaign import JOBS, NOWHERE, STORE, PlayedPods, stage, until_finished
 from tests.control_plane.site import IMAGE, WAIT_SECONDS, Operator, poll, start_operator
 
@@ -115,6 +116,20 @@ def test_etcd_is_restarted(scene: Scene, running: str) -> None:
     etcd.start()
     scene.plane.wait_until_ready()
     scene.is_back()
+
+
+def test_the_apiserver_is_away_and_the_past_is_forgotten(scene: Scene, running: str) -> None:
+    """No longer than the Lease holds, but the watches cannot go on where they were."""
+    etcd, apiserver = scene.plane.servers["etcd"], scene.plane.servers["kube-apiserver"]
+    jobs = path_of("EvalJob", "default")
+    version = scene.plane.request("GET", jobs)[1]["metadata"]["resourceVersion"]
+    apiserver.stop()
+    compact(etcd)
+    apiserver.start()
+    scene.plane.wait_until_ready()
+    scene.is_back()
+    gone = scene.plane.request("GET", f"{jobs}?watch=1&timeoutSeconds=5&resourceVersion={version}")[1]
+    assert (gone["type"], gone["object"]["code"]) == ("ERROR", HTTPStatus.GONE)
 
 
 def test_the_apiserver_is_away_until_the_lease_is_lost(scene: Scene, running: str) -> None:

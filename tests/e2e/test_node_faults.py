@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.cluster.control_plane import compact
 from tests.cluster.node import Cluster
 from tests.cluster.servers import wait_for
 from tests.e2e.people import WAIT_SECONDS, Json, Person, Team
@@ -87,14 +88,19 @@ def test_a_gang_with_a_stopped_rank_and_then_a_lost_node_trains_to_the_end(
 
 
 def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
-    """Pods run on, and the operator is back at work; prints how long after the apiserver's return."""
+    """etcd starts anew, too, and forgets the past. Pods run on, and the operator is back at work; how long after the apiserver's
+    return is printed.
+    """
     apply(team, "AlignJob", "web", corpus)
     wait_for(lambda: bool(running(team)), "pod", seconds=WAIT_SECONDS)
     before = running(team)
-    apiserver = node.plane.servers["kube-apiserver"]
+    apiserver, etcd = node.plane.servers["kube-apiserver"], node.plane.servers["etcd"]
     assert signal_processes(is_operator, signal.SIGKILL)
     apiserver.stop()
+    etcd.stop()
+    etcd.start()
     time.sleep(OUTAGE_SECONDS)
+    compact(etcd)
     apiserver.start()
     node.plane.wait_until_ready()
     back = time.monotonic()
