@@ -65,7 +65,7 @@ control-plane: $(VENV)/.dev ## the operator on a real control plane, with faults
 # in network, mount and process namespaces of its own; the shell collects what the containers leave behind
 e2e: $(VENV)/.dev ## images, chart and quickstart on a real node under containerd (Linux, as root; says what is missing)
 	$(BIN)/python -m tests.cluster.node
-	unshare --net --mount --pid --fork --kill-child --mount-proc sh -c '$(BIN)/pytest -q tests/e2e; exit $$?'
+	unshare --net --mount --pid --fork --kill-child --mount-proc sh -c '$(BIN)/pytest -q -rP tests/e2e; exit $$?'
 
 fault-campaign: $(VENV)/.dev ## every fault at every write and event of the operator (hours); writes docs/reliability.md
 	$(BIN)/python -m tests.control_plane.campaign
