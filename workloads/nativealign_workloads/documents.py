@@ -12,6 +12,9 @@ from nativealign_workloads.ledger import document_id
 from nativealign_workloads.records import BadRecord, Record, read_records
 from nativealign_workloads.sources import open_source
 
+COLUMNS = {"Raw": ("raw", "text"), "Cleaned": ("text",), "Aligned": ("rewritten",)}
+"""Of a view; the first that a row has."""
+
 
 def corpus_documents(context: Context, corpora: list[Corpus], prefix: str, shard: int) -> Iterator[tuple[Json, Record | BadRecord]]:
     """Every record of one pinned shard with its identity: id, corpus, key, ordinal."""
@@ -41,4 +44,4 @@ def view_documents(context: Context, prefix: str, view: str, shard: int) -> Iter
     """(id, text) of one shard of an AlignJob: `Raw` as read, `Cleaned` after clean, `Aligned` after rewrite."""
     for row in step_rows(context.store, prefix, "documents", [shard]):
         context.check_stop()
-        yield row["id"], {"Raw": row.get("raw", row.get("text")), "Cleaned": row.get("text"), "Aligned": row.get("rewritten")}[view]
+        yield row["id"], next(row[column] for column in COLUMNS[view] if column in row)

@@ -58,7 +58,7 @@ def measure(context: Context) -> Json:
         shard.part("measures").add({"id": row["id"], **values})
     context.progress.advance(len(rows))
     summaries = {name: summarize(values, settings.seed) for name, values in measures.items()}
-    facts = {"documents": len(rows), "measures": summaries, "numbersKeptOfAll": kept_of_all(rows, conduct), "usage": spent}
+    facts: Json = {"documents": len(rows), "measures": summaries, "numbersKeptOfAll": kept_of_all(rows, conduct), "usage": spent}
     shard.commit(**facts, samples=shown(rows))
     kept_answers(context).clear()
     return {"metrics": {name: value["mean"] for name, value in summaries.items() if value["mean"] is not None}}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from nativealign_api.align import Chunking, Expert, Rewrite
 from nativealign_api.common import TransformersEngine as TransformersSpec
@@ -79,7 +80,7 @@ class Rewriter:
     ) -> list[tuple[Rewriting, Action | None]]:
         if not results:
             return []
-        reader = "worker" if engine is self._worker else "expert"
+        reader: Literal["expert", "worker"] = "worker" if engine is self._worker else "expert"
         asked = [request(self._conduct, result.piece, reader, self._ratio, attempt) for result in results]
         replies = engine.generate(asked)
         return [(r, self._judge(engine, r, reply, retry, expert)) for r, reply in zip(results, replies, strict=True)]

@@ -144,6 +144,7 @@ def _items_needed(result: Mapping[str, Any], margin: float, confidence: float) -
     if result["verdict"] is not Verdict.INCONCLUSIVE or room <= 0:
         return None
     normal = NormalDist()
-    error = (result["high"] - result["low"]) / 2 / normal.inv_cdf(confidence)
+    error: float = (result["high"] - result["low"]) / 2 / normal.inv_cdf(confidence)
     items: int = result["items"]
-    return math.ceil(items * ((normal.inv_cdf(confidence) + normal.inv_cdf(_POWER)) * error / room) ** 2)
+    needed: float = items * ((normal.inv_cdf(confidence) + normal.inv_cdf(_POWER)) * error / room) ** 2
+    return math.ceil(needed)

@@ -92,7 +92,7 @@ def _language_model(model_dir: Path, device: str, precision: str, batch_size: in
 
     model, tokenizer = models.load_model(model_dir, device, precision)
 
-    class ReportingLM(HFLM):
+    class ReportingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         report: Callable[[int], None]
         done = 0
 

@@ -68,9 +68,10 @@ def measure(metric: str, rows: Sequence[Row]) -> Score:
     counts, statistic = tally(metric, rows)
     sums = cluster_sums([row["questionHash"] for row in rows], counts)
     low, high = percentile_interval(bootstrap(sums, statistic, SEED))
+    score = float(statistic(counts.sum(0, keepdims=True))[0])
     if low == high:  # every resample is the same: it tells nothing of how far the truth may lie
-        low = high = None
-    return _score(float(statistic(counts.sum(0, keepdims=True))[0]), low, high, len(rows))
+        return _score(score, None, None, len(rows))
+    return _score(score, low, high, len(rows))
 
 
 def tally(metric: str, rows: Sequence[Row]) -> tuple[Counts, Statistic]:

@@ -149,7 +149,8 @@ def report(context: Context) -> Json:
     gate = context.job.read("gate", EvalGate)
     if len(rows) > 1:
         names = [name for name in rows[0] if name != BITS]
-        margin = {"margin_points": gate.non_inferior.margin_points, "confidence": gate.non_inferior.confidence} if gate else {}
+        limits = gate.non_inferior if gate else None
+        margin: Json = {"margin_points": limits.margin_points, "confidence": limits.confidence} if limits else {}
         sides = [{name: side[name] for name in names} for side in rows]
         facts |= {"baseline": _scores(rows[1]), "comparison": compare(*sides, **margin)}
     shard.commit(**facts)

@@ -4,7 +4,8 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 from nativealign_api.align import AlignJobSpec, Expert
 from nativealign_api.common import Corpus, Sharding
@@ -90,10 +91,10 @@ def plan_shards(given: list[Corpus], listings: list[list[SourceFile]], shards: i
 def describe(corpus: Corpus, source: Source, listing: list[SourceFile]) -> Json:
     """What a look at the head of the first file shows of a corpus: schema, problems, and the size of a record."""
     first = listing[0]
-    options = {"format": corpus.format, "text_field": corpus.text_field, "id_field": corpus.id_field}
+    read = partial(read_records, format=corpus.format, text_field=corpus.text_field, id_field=corpus.id_field)
     with source.store.open(f"{source.folder}{first.key}") as stream:
         counted = _Counted(stream)
-        sample = list(_head(read_records(counted, first.key, **options), counted, first.size))
+        sample = list(_head(read(cast(BinaryIO, counted), first.key), counted, first.size))
     size = sum(file.size for file in listing)
     return {
         "name": corpus.name,

@@ -76,7 +76,7 @@ def _rows(file: pq.ParquetFile, text_field: str, id_field: str | None, max_recor
 
 def _batch_rows(group: pq.RowGroupMetaData) -> int:
     """Rows that are together about BATCH_BYTES, by the group's mean."""
-    mean = group.total_byte_size // max(1, group.num_rows)
+    mean: int = group.total_byte_size // max(1, group.num_rows)
     return min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean)))
 
 

@@ -69,7 +69,8 @@ def start_deepspeed() -> ModuleType:
         backend = accelerator.communication_backend_name()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
-    return deepspeed
+    module: ModuleType = deepspeed
+    return module
 
 
 def rank() -> int:

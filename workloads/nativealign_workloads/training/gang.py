@@ -63,7 +63,7 @@ def rank(path: str, samples: Callable[[Json], Samples]) -> None:
         stop=stop_flag(),
     )
     if os.environ.get("RANK", "0") == "0":
-        facts = {"steps": result.steps, "tokens": result.tokens, "labelTokens": result.label_tokens}
+        facts: dict[str, float] = {"steps": result.steps, "tokens": result.tokens, "labelTokens": result.label_tokens}
         facts |= {"firstLoss": result.first_loss, "finalLoss": result.final_loss}
         Path(run["folder"], "result.json").write_text(json.dumps(facts))
 

@@ -166,7 +166,8 @@ def _free_port() -> int:
 
 def _resolve(entry: str) -> Callable[..., object]:
     module, _, function = entry.partition(":")
-    return getattr(importlib.import_module(module), function)
+    found: Callable[..., object] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _run_rank(entry: str, arguments: list[str]) -> int:

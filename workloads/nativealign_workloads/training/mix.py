@@ -165,7 +165,8 @@ def _check(source: Source) -> None:
 def _segments(sources: tuple[Source, ...]) -> tuple[list[_Segment], float]:
     """Stretches between exhaustions, and where the mix ends (infinite if it never does)."""
     counts = [0] * len(sources)
-    first, segments = 0, []
+    first = 0
+    segments: list[_Segment] = []
     while True:
         alive = tuple(i for i, source in enumerate(sources) if counts[i] < source.limit)
         spent = [source for i, source in enumerate(sources) if i not in alive]

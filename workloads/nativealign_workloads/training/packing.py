@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -148,7 +148,7 @@ def _paths(path: Path) -> tuple[Path, Path]:
     return path.with_name(path.name + ".bin"), path.with_name(path.name + ".idx")
 
 
-def _map(path: Path, dtype: np.dtype) -> NDArray:
+def _map(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The file as an array without reading it; an empty file cannot be mapped."""
     if path.stat().st_size < dtype.itemsize:
         return np.empty(0, dtype)

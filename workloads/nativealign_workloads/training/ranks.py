@@ -31,7 +31,7 @@ def total(*values: float) -> list[float]:
 
     sums = torch.tensor(values, dtype=torch.float64, device=get_accelerator().current_device_name())
     dist.all_reduce(sums)
-    return sums.tolist()
+    return [float(value) for value in sums]
 
 
 def barrier() -> None:
