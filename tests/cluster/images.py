@@ -18,7 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .build import binary, cache, locked
-from .s3 import free_port
 from .servers import Server, answers, running, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -31,13 +30,15 @@ SERVERS = ("versitygw", "pause")
 IMAGES = (*DOCKERFILES, *SERVERS)
 GPU = "workloads-gpu"
 TAG = "test"
+PUSHED_TO = "127.0.0.1:15050"
+"""Always the same address: buildah remembers for each which layers lie there, and would compress them all again for a new one."""
 SYSTEM_CERTIFICATES = "system-certs = true\n"
 """uv.toml for the build, where the machine's own certificates vouch for the package index."""
 
 
 def build_all() -> None:
     """Builds what has changed and pushes it as NAME:test."""
-    with locked(cache() / "images.lock"), registry(f"127.0.0.1:{free_port()}") as address:
+    with locked(cache() / "images.lock"), registry(PUSHED_TO) as address:
         for folder in store().parent.iterdir():
             if folder != store():
                 _remove(folder)
