@@ -54,6 +54,21 @@ RULES = {
     "assess": {"documents": 20},
 }
 """An AlignJob's spec for `make_corpus`, whose records are broken more often than a user's."""
+WORKER = RULES | {
+    "sharding": {"shards": 1},
+    "seed": {"documents": 24},
+    "worker": {"base": {"fromConfig": TINY}, "train": TRAINING | {"epochs": 1, "globalBatch": 16, "sequenceLength": 512}},
+    "rewrite": {"transformers": {"batchSize": 64}, "maxRetries": 0, "maxOutputRatio": 1},
+    "chunking": {"maxTokens": 64},
+}
+"""With a worker of transformers, as small as can be."""
+PRETRAIN = TRAINING | {
+    "base": {"fromConfig": TINY},
+    "mix": [{"alignJob": "web"}],
+    "sequenceLength": 64,
+    "tokens": 1024,
+    "globalBatch": 4,
+}
 
 
 def make_corpus(folder: Path, documents: int) -> list[str]:
@@ -97,6 +112,11 @@ def status(home: Path, reference: str) -> Json:
     shown = nativealign("status", reference, "--home", home, "-o", "json", cwd=home.parent)
     assert shown.returncode == 0, shown.stderr
     return json.loads(shown.stdout)["status"]
+
+
+def manifest_facts(store: Path, prefix: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((store / prefix / "manifest.json").read_text())["facts"]
+    return facts
 
 
 # Phases one by one, in processes that can be killed at any change of a file

@@ -1,0 +1,133 @@
+"""Models that measure and choose, made on the spot; and results that do not depend on how the work is cut."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.workloads.pipeline import (
+    PRETRAIN,
+    RULES,
+    WORKER,
+    Pool,
+    World,
+    account,
+    make_corpus,
+    manifest_facts,
+    manifest_of,
+    nativealign,
+    pool_of,
+    rows,
+    run_phases,
+    write_manifests,
+)
+
+from nativealign_api.vocabulary import ExitCode
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `language`, a causal language model, and `toxicity`, a classifier; random weights, one tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from nativealign_workloads.training.model import create_model, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = train_tokenizer(["نص قصير للتجربة"], 300, folder / "tokenizer")
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "max_position_embeddings": 1024}
+    create_model({"model_type": "llama", **shape, **ids}, 300, 0, folder / "language")
+    labels = {"id2label": {0: "neutral", 1: "toxic"}, "label2id": {"neutral": 0, "toxic": 1}}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", vocab_size=300, **shape, **ids, **labels)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder / "toxicity")
+    for name in ("language", "toxicity"):
+        shutil.copytree(tokenizer, folder / name, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with pool_of(2) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize(("strategy", "side"), [("HighPerplexity", -1), ("LowPerplexity", 1)])
+def test_the_seed_sample_is_the_far_end_by_perplexity(strategy: str, side: int, here: Path, models: Path, pool: Pool):
+    seed = {"documents": 10, "strategy": strategy, "perplexityModel": {"uri": str(models / "language")}}
+    world = World(here / "world").made()
+    job = manifest_of("AlignJob", "web", WORKER | {"sharding": {"shards": 2}, "seed": seed})
+    digests = run_phases(here, job, world, pool.run, until="annotate")["AlignJob/web"]
+    annotated = f"steps/annotate/{digests['annotate']}"
+    scored = rows(world.store, annotated, "perplexity", "score")
+    assert sorted(row["id"] for row in scored) == sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["out"])
+    far = sorted(scored, key=lambda row: (side * row["perplexity"], row["id"]))[:10]
+    assert {row["id"] for row in rows(world.store, annotated, "pairs")} == {row["id"] for row in far}
+
+
+def test_a_model_that_is_no_classifier_is_refused(here: Path, models: Path):
+    toxicity = {"uri": str(models / "language"), "toxicLabels": ["LABEL_1"]}
+    write_manifests(here / "job.yaml", manifest_of("AlignJob", "web", RULES | {"assess": {"toxicityModel": toxicity}}))
+    ran = nativealign("run", "job.yaml", "--home", "home", cwd=here)
+    assert ran.returncode == ExitCode.CONFIG
+    assert "NotAClassifier: the toxicity model has no weights for score.weight" in ran.stdout
+
+
+def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, models: Path, pool: Pool):
+    toxicity = {"uri": str(models / "toxicity"), "toxicLabels": ["toxic"]}
+    assess = {"documents": 12, "perplexityModel": {"uri": str(models / "language")}, "toxicityModel": toxicity}
+    world = World(here / "world").made()
+    digests = run_phases(here, manifest_of("AlignJob", "web", RULES | {"assess": assess}), world, pool.run)["AlignJob/web"]
+    measured = rows(world.store, f"steps/assess/{digests['assess']}", "measures")
+    rewritten = {row["id"]: row for row in rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")}
+    assert len(measured) == 12
+    for row in measured:
+        same = rewritten[row["id"]]["origin"] == rewritten[row["id"]]["rewritten"]
+        assert row["perplexityBefore"] > 1
+        assert 0 < row["toxicityBefore"] < 1
+        assert (row["perplexityBefore"] == pytest.approx(row["perplexityAfter"], rel=1e-4)) or not same
+        assert (row["toxicityBefore"] == pytest.approx(row["toxicityAfter"], rel=1e-4)) or not same
+    means = manifest_facts(world.store, f"steps/assess/{digests['assess']}")["measures"]
+    assert means["perplexityAfter"]["mean"] == pytest.approx(sum(row["perplexityAfter"] for row in measured) / 12)
+
+
+def drift(corpus: Path) -> None:
+    """Adds a hundred texts of which each is nearly its neighbour and none its far ones, so that it matters which are compared."""
+    lines = (corpus / "more.jsonl").read_bytes().splitlines()[:20]
+    words = " ".join(json.loads(line)["text"] for line in lines if line.endswith(b"}")).split()
+    texts = [" ".join(words[9 * n : 9 * n + 120]) for n in range(100)]
+    (corpus / "drift.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path, pool: Pool):
+    make_corpus(tmp_path / "corpus", 400)
+    drift(tmp_path / "corpus")
+    survivors, held_out = [], []
+    for shards in (1, 7, 64):
+        world = World(tmp_path / f"cut-in-{shards}").made()
+        job = manifest_of("AlignJob", "web", RULES | {"sharding": {"shards": shards}})
+        digests = run_phases(tmp_path, job, world, pool.run, until="rewrite")["AlignJob/web"]
+        kept = rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")
+        survivors.append({row["id"]: row["rewritten"] for row in kept})
+        held_out.append(sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["heldOut"]))
+    assert survivors[0] == survivors[1] == survivors[2]
+    assert held_out[0] == held_out[1] == held_out[2]
+
+
+def test_two_processes_train_to_the_same_losses_as_one(here: Path, pool: Pool):
+    corpus = {"name": "web", "uri": "corpus/"}
+    curves = []
+    for processes in (1, 2):
+        world = World(here / f"processes-{processes}").made()
+        spec = PRETRAIN | {
+            "mix": [{"corpus": corpus}],
+            "trainResources": {"processesPerNode": processes},
+            "maxQuarantinedPercent": 20,
+        }
+        digests = run_phases(here, manifest_of("PretrainJob", "web", spec), world, pool.run, until="train")["PretrainJob/web"]
+        curve = manifest_facts(world.store, f"steps/train/{digests['train']}")["curve"]
+        curves.append([loss for _, loss, _ in curve])
+    assert len(curves[0]) == 4
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)

@@ -1,0 +1,103 @@
+"""The three jobs one after the other as a user runs them, and what a second run costs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cluster.s3 import s3_server
+from tests.workloads.pipeline import (
+    PRETRAIN,
+    QUICKSTART,
+    RULES,
+    TINY,
+    make_corpus,
+    manifest_of,
+    nativealign,
+    status,
+    write_manifests,
+)
+
+from nativealign_workloads.conduct import BUILTIN
+
+
+def small_quickstart() -> list[dict[str, Any]]:
+    """The quickstart's own manifests with less of everything."""
+    align, pretrain, evaluate = yaml.safe_load_all((QUICKSTART / "quickstart.yaml").read_text())
+    align["spec"] |= {"corpora": RULES["corpora"], "maxQuarantinedPercent": 20, "seed": {"documents": 24}}
+    align["spec"]["worker"]["base"]["fromConfig"] = TINY
+    align["spec"]["worker"]["train"]["optimizer"]["learningRate"] = 3e-3
+    align["spec"]["rewrite"]["maxOutputRatio"] = 1
+    align["spec"]["chunking"] = {"maxTokens": 64}
+    pretrain["spec"] |= {"tokens": 20_000, "base": {"fromConfig": TINY}}
+    pretrain["spec"]["optimizer"]["learningRate"] = 2e-3
+    evaluate["spec"]["data"]["uri"] = str(QUICKSTART / "benchmarks")
+    return [align, pretrain, evaluate]
+
+
+def listing(store: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file with what changes when somebody writes it: size, time, inode."""
+    found = {path: path.stat() for path in store.rglob("*") if path.is_file()}
+    return {str(path): (stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in found.items()}
+
+
+def computed(steps: list[dict[str, Any]]) -> list[str]:
+    return [step["name"] for step in steps if not step["reused"]]
+
+
+class TestTheQuickstart:
+    """One run of the three jobs, looked at from several sides; later tests go on from it."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("quickstart")
+        make_corpus(folder / "corpus", 60)
+        write_manifests(folder / "jobs.yaml", *small_quickstart())
+        ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return folder
+
+    def test_all_three_jobs_are_complete_and_have_a_report(self, folder: Path):
+        for kind in ("AlignJob", "PretrainJob", "EvalJob"):
+            found = status(folder / "home", f"{kind}/quickstart")
+            assert found["state"] == "Complete"
+            assert {step["state"] for step in found["steps"]} == {"Committed"}
+        assert len(list((folder / "home").rglob("report.html"))) == 4
+
+    def test_a_second_run_computes_nothing_and_changes_no_file_of_the_store(self, folder: Path):
+        before = listing(folder / "home" / "store")
+        again = nativealign("run", "jobs.yaml", "--home", "home", cwd=folder)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert listing(folder / "home" / "store") == before
+        for kind in ("AlignJob", "PretrainJob", "EvalJob"):
+            found = status(folder / "home", f"{kind}/quickstart")
+            assert computed(found["steps"]) == ["inspect"]
+            assert found["state"] == "Complete"
+
+    def test_another_code_of_conduct_runs_what_reads_it_and_nothing_before(self, folder: Path):
+        align = small_quickstart()[0]
+        conduct = BUILTIN["ar-1"].read_text().replace("name: ar-1", "name: ours-1", 1)
+        align["spec"]["codeOfConduct"] = {"inline": conduct}
+        write_manifests(folder / "conduct.yaml", align)
+        ran = nativealign("run", "conduct.yaml", "--home", "home", cwd=folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        found = status(folder / "home", "AlignJob/quickstart")
+        assert computed(found["steps"]) == ["inspect", "annotate", "train-worker", "rewrite", "assess"]
+
+
+def test_the_chain_runs_on_an_s3_server(here: Path):
+    with s3_server(here / "s3") as server:
+        store = {"store": {"bucket": server.bucket, "prefix": "team/runs", "endpoint": server.endpoint, "region": server.region}}
+        evaluation = {"model": {"pretrainJob": "web"}, "heldOut": {"alignJob": "web"}}
+        specs = {"AlignJob": RULES, "PretrainJob": PRETRAIN, "EvalJob": evaluation}
+        write_manifests(here / "jobs.yaml", *(manifest_of(kind, "web", spec | store) for kind, spec in specs.items()))
+        keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+        for reused in (False, True):
+            ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here, environment=keys)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            for kind in specs:
+                steps = status(here / "home", f"{kind}/web")["steps"]
+                assert {step["state"] for step in steps} == {"Committed"}
+                assert {step["reused"] for step in steps if step["name"] != "inspect"} == {reused}
+    assert not (here / "home" / "store").exists()
+    assert len(list((here / "home").rglob("report.html"))) == 4
