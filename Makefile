@@ -51,7 +51,7 @@ golden: $(VENV)/.dev ## published answers replayed
 	$(BIN)/pytest -q tests/golden
 
 workloads: $(VENV)/.dev ## every step with real models, DeepSpeed, an S3 server, a browser
-	$(BIN)/pytest -q -n 3 --dist loadfile tests/workloads
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/workloads
 
 contract: $(VENV)/.dev ## the custom resources in a real kube-apiserver
 	$(BIN)/pytest -q tests/contract
