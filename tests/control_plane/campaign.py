@@ -23,9 +23,9 @@ from typing import Any
 
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.kubelet import NODE, STRATEGIC, bind
+from tests.control_plane.kubelet import NODE, STRATEGIC, bind, path_of_pod, remove
 from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
-from tests.control_plane.site import start_operator
+from tests.control_plane.site import WAIT_SECONDS, poll, start_operator
 from tests.world import World, world
 
 from nativealign_api.kinds import KINDS
@@ -38,7 +38,6 @@ Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
 """What a campaign that has not ended has tried."""
-SECONDS = 600.0
 AT_ONCE = 6
 NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
 """No command runs."""
@@ -146,7 +145,7 @@ class PlayedPods(threading.Thread):
     def _stopped(self, api: ControlPlane, pod: Json) -> None:
         """As SIGTERM ends a process that has no answer to it."""
         _write(api, pod, "Failed", {"terminated": {"exitCode": 143, "reason": "Error"}})
-        api.request("DELETE", _path(pod), {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}})
+        remove(api, pod)
 
     def _says(self, labels: Json) -> Json:
         if labels[LABEL_STEP] == "inspect":
@@ -160,16 +159,12 @@ class PlayedPods(threading.Thread):
         return {"counts": {"out": 7}, "metrics": {"loss": 0.5}} if labels[LABEL_PHASE] == "commit" else {}
 
 
-def _path(pod: Json) -> str:
-    return path_of("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
-
-
 def _write(api: ControlPlane, pod: Json, phase: str, state: Json, address: str | None = None) -> None:
     facts = {"name": "workload", "image": "x", "imageID": "", "restartCount": 0, "ready": phase == "Running", "state": state}
     conditions = [{"type": "Ready", "status": str(phase == "Running")}]
     addresses = {"podIP": address, "podIPs": [{"ip": address}]} if address else {}
     body = {"status": {"phase": phase, "conditions": conditions, "containerStatuses": [facts], **addresses}}
-    api.request("PATCH", f"{_path(pod)}/status", body, form=STRATEGIC)
+    api.request("PATCH", f"{path_of_pod(pod)}/status", body, form=STRATEGIC)
 
 
 def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, fault: Fault | None) -> Run:
@@ -221,13 +216,10 @@ def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, b
 
 
 def until_finished(api: ControlPlane, kind: str, namespace: str, name: str = "web") -> None:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        status = api.request("GET", path_of(kind, namespace, name))[1].get("status") or {}
-        if status.get("completionTime"):
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"{kind} in {namespace} has not ended after {SECONDS:.0f} s: {json.dumps(status)}")
+    def status() -> Json:
+        return api.request("GET", path_of(kind, namespace, name))[1].get("status") or {}
+
+    poll(lambda: status().get("completionTime"), f"end of {kind} in {namespace}", WAIT_SECONDS, lambda: json.dumps(status()), 0.2)
 
 
 def outcome_of(api: ControlPlane, kind: str, namespace: str) -> Json:

@@ -105,7 +105,7 @@ class TestKubelet:
         if metadata["labels"].get("nativealign.dev/step") in self.held or pod["spec"].get("schedulingGates"):
             return
         if "deletionTimestamp" in metadata:
-            self._remove(api, pod)
+            remove(api, pod)
             return
         bind(api, pod)
         problem = self._mount(api, pod)
@@ -157,7 +157,7 @@ class TestKubelet:
         if pod is not None and pod["status"]["phase"] not in ("Succeeded", "Failed"):
             self._finish(api, running)
         if pod is not None and wanted_gone:
-            self._remove(api, pod)
+            remove(api, pod)
         if pod is None or wanted_gone:
             self.running.pop(running.pod["metadata"]["uid"], None)
 
@@ -191,14 +191,8 @@ class TestKubelet:
         self._write(api, running.pod, facts | {"containerStatuses": [_container(running.pod, state)]})
 
     def _write(self, api: ControlPlane, pod: Json, status: Json) -> None:
-        metadata = pod["metadata"]
-        path = path_of("Pod", metadata["namespace"], metadata["name"])
-        api.request("PATCH", f"{path}/status", {"metadata": {"uid": metadata["uid"]}, "status": status}, form=STRATEGIC)
-
-    def _remove(self, api: ControlPlane, pod: Json) -> None:
-        metadata = pod["metadata"]
-        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
-        api.request("DELETE", f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}", options)
+        body = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
+        api.request("PATCH", f"{path_of_pod(pod)}/status", body, form=STRATEGIC)
 
 
 @contextlib.contextmanager
@@ -218,11 +212,19 @@ def kubelet(plane: ControlPlane, folder: Path) -> Iterator[TestKubelet]:
 
 def bind(api: ControlPlane, pod: Json) -> None:
     """Gives a pod its node, as a scheduler does."""
-    metadata = pod["metadata"]
     if not pod["spec"].get("nodeName"):
         target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
-        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"]}, "target": target}
-        api.request("POST", f"{path_of('Pod', metadata['namespace'], metadata['name'])}/binding", body)
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}, "target": target}
+        api.request("POST", f"{path_of_pod(pod)}/binding", body)
+
+
+def remove(api: ControlPlane, pod: Json) -> None:
+    """As a kubelet does in the end: at once, and no other pod of the name."""
+    api.request("DELETE", path_of_pod(pod), {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}})
+
+
+def path_of_pod(pod: Json) -> str:
+    return path_of("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
 
 
 def _project(api: ControlPlane, namespace: str, source: Json, target: Path) -> str | None:
