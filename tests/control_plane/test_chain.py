@@ -45,9 +45,9 @@ def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path
         site.put(f"{site.namespace}/{path.name}", path.read_bytes())
     corpora = [{"name": "web", "uri": f"s3://{site.s3.bucket}/{site.namespace}/"}]
     site.apply("AlignJob", "web", RULES | {"corpora": corpora, "store": store})
-    assert site.finished("AlignJob", "web", 240)["state"] == "Complete", site.told()
-    assert site.finished("PretrainJob", "web", 240)["state"] == "Complete", site.told()
-    status = site.finished("EvalJob", "web", 240)
+    assert site.finished("AlignJob", "web")["state"] == "Complete", site.told()
+    assert site.finished("PretrainJob", "web")["state"] == "Complete", site.told()
+    status = site.finished("EvalJob", "web")
     assert status["state"] == "Complete", site.told()
     assert status["steps"][-1]["metrics"]["bits-per-byte"] > 0
     assert status["pinned"]["upstream"]["PretrainJob/web"]["uid"] == (site.get("PretrainJob", "web") or {})["metadata"]["uid"]
