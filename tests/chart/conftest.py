@@ -37,4 +37,4 @@ def schemas(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def monitoring_crds() -> Path:
     """The Prometheus operator's own CRDs, from its pinned Go module."""
-    return build.module_folder(build.HELM / "prometheus-operator", MONITORING) / "example" / "prometheus-operator-crd"
+    return build.module_folder(build.HERE / "prometheus-operator", MONITORING) / "example" / "prometheus-operator-crd"

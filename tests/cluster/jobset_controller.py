@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from .build import JOBSET, binary
+from .build import CONTROLLERS, binary
 from .control_plane import ControlPlane
 from .s3 import free_port
 from .servers import Server, answers, running, wait_for
@@ -22,7 +22,7 @@ def jobset_controller(plane: ControlPlane, folder: Path, qps: int) -> Iterator[S
     """CRD, webhooks and controller; `qps` limits its requests to the apiserver, in bursts too."""
     folder.mkdir(parents=True, exist_ok=True)
     webhook, health = free_port(), free_port()
-    objects = chart_objects(JOBSET, "sigs.k8s.io/jobset", "charts/jobset", NAMESPACE)
+    objects = chart_objects(CONTROLLERS, "sigs.k8s.io/jobset", "charts/jobset", NAMESPACE)
     authority = make_certificates(folder, f"jobset-webhook-service.{NAMESPACE}.svc")
     apply_objects(plane, [one for one in objects if one["kind"] == "CustomResourceDefinition"])
     plane.wait_for_crds()

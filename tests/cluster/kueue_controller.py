@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .build import KUEUE, binary
+from .build import CONTROLLERS, binary
 from .control_plane import ControlPlane
 from .s3 import free_port
 from .servers import Server, answers, running, wait_for
@@ -56,7 +56,7 @@ def install(plane: ControlPlane, folder: Path) -> Kueue:
     """CRDs and webhooks; from then on Jobs can be created only while the controller runs."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    objects = chart_objects(KUEUE, "sigs.k8s.io/kueue", "charts/kueue", NAMESPACE)
+    objects = chart_objects(CONTROLLERS, "sigs.k8s.io/kueue", "charts/kueue", NAMESPACE)
     authority = make_certificates(folder, SERVICE, "kueue-ca")
     crds = [reached(one, port, authority) for one in objects if one["kind"] == "CustomResourceDefinition"]
     webhooks = [reached(one, port, authority) for one in with_webhooks(objects)]

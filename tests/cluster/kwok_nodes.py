@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from .build import KWOK, binary, module_folder
+from .build import CONTROLLERS, binary, module_folder
 from .control_plane import ControlPlane
 from .s3 import free_port
 from .servers import Server, answers, running, wait_for
@@ -27,7 +27,7 @@ def kwok_nodes(plane: ControlPlane, folder: Path) -> Iterator[Server]:
     """Ready nodes, and a scheduler that binds pods to them."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    stages = module_folder(KWOK, "sigs.k8s.io/kwok") / "kustomize" / "stage"
+    stages = module_folder(CONTROLLERS, "sigs.k8s.io/kwok") / "kustomize" / "stage"
     flags = [
         f"--kubeconfig={plane.kubeconfig}",
         *(f"--config={stages / name}.yaml" for name in STAGES),

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from .build import TRAINER, binary, module_folder
+from .build import CONTROLLERS, binary, module_folder
 from .control_plane import ControlPlane
 from .s3 import free_port
 from .servers import Server, answers, running, wait_for
@@ -32,7 +32,7 @@ def trainer_controller(plane: ControlPlane, folder: Path, qps: int) -> Iterator[
     certificates = folder / "k8s-webhook-server" / "serving-certs"  # below TMPDIR; no flag tells another place
     certificates.mkdir(parents=True)
     authority = make_certificates(certificates, SERVICE)
-    manifests = module_folder(TRAINER, "github.com/kubeflow/trainer/v2") / "manifests" / "base"
+    manifests = module_folder(CONTROLLERS, "github.com/kubeflow/trainer/v2") / "manifests" / "base"
     apply_objects(plane, _kustomized(plane, manifests / "crds"))
     plane.wait_for_crds()
     webhook, health = free_port(), free_port()

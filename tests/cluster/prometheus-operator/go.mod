@@ -1,5 +1,5 @@
 // Not built: the chart's tests read the CRDs of ServiceMonitor, PodMonitor and PrometheusRule from this module's example/ folder.
-module nativealign.dev/tests/cluster/helm/prometheus-operator
+module nativealign.dev/tests/cluster/prometheus-operator
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module nativealign.dev/tests/cluster/helm/kube-score
+module nativealign.dev/tests/cluster/kube-score
 
 go 1.26.0
 

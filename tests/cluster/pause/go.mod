@@ -1,3 +1,0 @@
-module nativealign.dev/tests/cluster/pause
-
-go 1.26.0
