@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -164,6 +165,11 @@ class Operator:
 
     def lines(self) -> list[Json]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def errors(self) -> list[Json]:
+        """What it told as an error, without requests that kopf tries again: an apiserver closes idle connections when it likes."""
+        told = [line for line in self.lines() if line["level"] in ("error", "critical")]
+        return [line for line in told if not re.match(r"Request attempt #\d+/\d+ failed; (?!escalating)", line["message"])]
 
 
 def operator_environment(plane: ControlPlane, s3: S3Server, folder: Path, **settings: str) -> dict[str, str]:

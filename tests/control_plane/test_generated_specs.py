@@ -97,7 +97,7 @@ def unharmed(set_up: Stage) -> Iterator[None]:
     yield
     assert set_up.operator.process.exitcode is None
     assert "Traceback" not in set_up.operator.log.read_text()
-    assert not [line for line in set_up.operator.lines() if line["level"] in ("error", "critical")]
+    assert not set_up.operator.errors()
 
 
 def drawn(chosen: Callable[[str, str, str], bool]) -> list[tuple[str, str, str, Any]]:

@@ -176,7 +176,7 @@ def test_only_the_holder_of_the_lease_works_and_a_stop_hands_over(
         assert first.stop() == 0
         site.wait(lambda: holder() == "second", "second leader", 40)
         assert site.finished("AlignJob", "web")["state"] == "Complete"
-        assert not [line for line in second.lines() if line["level"] == "error"]
+        assert not second.errors()
     finally:
         first.kill()
         second.kill()

@@ -35,7 +35,7 @@ def test_an_align_job_runs_to_its_end(site: Site, operator: Operator) -> None:
     assert waited.returncode == 0
     shown = site.plane.kubectl("get", "aj", "-n", site.namespace).stdout
     assert shown.splitlines()[1].split()[:2] == ["web", "Complete"]
-    assert not [line for line in operator.lines() if line["level"] in ("error", "critical")]
+    assert not operator.errors()
 
 
 def test_the_same_job_again_computes_nothing(site: Site) -> None:
