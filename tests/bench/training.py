@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def measure(name: str, base: Path, folder: Path) -> dict[str, Any]:
     ends, losses = {"nativealign": nativealign, "trainer": trainer}[name](base, folder)
     import torch
 
-    step = statistics.median(after - before for before, after in zip(ends[WARM_STEPS - 1 :], ends[WARM_STEPS:], strict=False))
+    step = statistics.median(after - before for before, after in pairwise(ends[WARM_STEPS - 1 :]))
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
     return {
         "step_seconds": round(step, 3),
