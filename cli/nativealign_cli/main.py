@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
@@ -80,6 +81,7 @@ def run(
 ) -> None:
     """Run manifests on this machine; run them again to go on where they stopped."""
     from nativealign_cli.display import Display
+    from nativealign_cli.forkserver import ForkServer
     from nativealign_cli.process import Interrupted
     from nativealign_cli.runner import Runner
 
@@ -89,7 +91,8 @@ def run(
     with folder.locked():
         shutil.rmtree(home / "scratch", ignore_errors=True)
         try:
-            code = Runner(folder, Display(out), str(store.resolve()) if store else None).run(jobs)
+            with closing(ForkServer()) as server:
+                code = Runner(folder, Display(out), server, str(store.resolve()) if store else None).run(jobs)
         except (Interrupted, KeyboardInterrupt):
             err.print("stopped; run the same command again to go on")
             code = ExitCode.TEMPORARY

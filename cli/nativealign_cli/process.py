@@ -3,12 +3,9 @@
 Every index is `python -m nativealign_workloads STEP PHASE` with the environment that a pod would have.
 """
 
-import ctypes
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections import deque
@@ -22,6 +19,7 @@ from nativealign_api.messages import TerminationMessage, unpack
 from nativealign_api.plan import Phase
 from nativealign_api.resolved import ResolvedJob
 from nativealign_api.vocabulary import ExitCode
+from nativealign_cli.forkserver import ForkServer, Process
 
 POLL_SECONDS = 0.05
 TRY = "---"
@@ -49,7 +47,7 @@ class Index:
     """One running index."""
 
     number: int
-    process: subprocess.Popen[bytes]
+    process: Process
     message: Path
     progress: Path
     log: Path
@@ -59,6 +57,7 @@ class Index:
 class PhaseProcesses:
     """Runs all indexes of a phase, a few at a time."""
 
+    server: ForkServer
     job: ResolvedJob
     phase: Phase
     job_file: Path
@@ -98,8 +97,8 @@ class PhaseProcesses:
         index = Index(number, self._spawn(number, writer, folder, log), folder / "message.json", folder / "progress.json", log)
         return index
 
-    def _spawn(self, number: int, writer: str, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-        environment = os.environ | {
+    def _spawn(self, number: int, writer: str, folder: Path, log: Path) -> Process:
+        environment = {
             vocabulary.ENV_JOB: str(self.job_file),
             vocabulary.ENV_INDEX: str(number),
             vocabulary.ENV_WRITER: writer,
@@ -108,14 +107,10 @@ class PhaseProcesses:
             vocabulary.ENV_SCRATCH: str(folder),
             vocabulary.ENV_MODEL_CACHE: str(self.scratch / "models"),
             "OMP_NUM_THREADS": str(threads(self.phase, os.cpu_count() or 1)),
-            "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve each other where cores are shared
         }
-        command = [sys.executable, "-m", "nativealign_workloads", self.job.step, self.job.phase]
-        with log.open("ab", buffering=0) as output:
-            output.write(f"{TRY} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.job.step} {self.job.phase} {number}\n".encode())
-            return subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
-            )
+        with log.open("a") as output:
+            output.write(f"{TRY} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.job.step} {self.job.phase} {number}\n")
+        return self.server.start("nativealign_workloads", [self.job.step, self.job.phase], environment, log)
 
     def _finished(self, index: Index, waiting: deque[int]) -> bool:
         code = index.process.poll()
@@ -167,14 +162,6 @@ def _stop(running: list[Index]) -> None:
         index.process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     for index in running:
-        try:
-            index.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            index.process.kill()
+        if index.process.wait(deadline - time.monotonic()) is None:
+            index.process.send_signal(signal.SIGKILL)
             index.process.wait()
-
-
-def _die_with_parent() -> None:
-    """A killed runner leaves no process behind (Linux: PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

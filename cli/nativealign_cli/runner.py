@@ -4,8 +4,6 @@ Every run inspects its inputs again, so an edited corpus or code of conduct is s
 committed under a digest is never computed twice.
 """
 
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from nativealign_api.status import Cost, JobStatus, Pinned, StepStatus
 from nativealign_api.steps import INSPECT
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.display import Display
+from nativealign_cli.forkserver import ForkServer
 from nativealign_cli.process import Interrupted, PhaseFailed, PhaseProcesses
 from nativealign_cli.state import Home, Run, local_uid
 from nativealign_operator.conditions import say
@@ -48,6 +47,7 @@ class Runner:
 
     home: Home
     display: Display
+    server: ForkServer
     store_folder: str | None
     """A folder as the store; None for the store that each spec names."""
 
@@ -163,7 +163,8 @@ class Runner:
             self.display.phase(job, status, phase, share)
 
         try:
-            return PhaseProcesses(resolved, phase, job_file, run.logs, self.home.root / "scratch", job.spec.retries, watch).run()
+            scratch = self.home.root / "scratch"
+            return PhaseProcesses(self.server, resolved, phase, job_file, run.logs, scratch, job.spec.retries, watch).run()
         except PhaseFailed:
             status.state = "Failed"
             raise
@@ -196,10 +197,13 @@ class Runner:
         statuses = [str(self.home.run(job).folder / "status.json") for job in jobs]
         elsewhere = not self.store_folder and all(job.spec.store for job in jobs)
         store = [] if elsewhere else ["--store", self.store_folder or str(self.home.store.resolve())]
-        command = [sys.executable, "-m", "nativealign_workloads.report", *store, "--output", str(path), *statuses]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.display.warn(f"no report: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+        said = self.home.root / "scratch" / "report.log"
+        said.parent.mkdir(exist_ok=True)
+        said.unlink(missing_ok=True)
+        code = self.server.start("nativealign_workloads.report", [*store, "--output", str(path), *statuses], {}, said).wait()
+        if code:
+            lines = said.read_text().strip().splitlines()
+            self.display.warn(f"no report: {lines[-1] if lines else code}")
 
 
 def _tells_the_same(before: JobStatus, now: JobStatus) -> bool:

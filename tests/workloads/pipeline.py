@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import psutil
 import xxhash
 import yaml
 
@@ -24,6 +26,7 @@ from nativealign_api.messages import TerminationMessage, unpack
 from nativealign_api.plan import Step, plan
 from nativealign_api.resolved import ResolvedJob, resolve
 from nativealign_api.status import Pinned
+from nativealign_cli.forkserver import ForkServer, Process
 from nativealign_workloads.ledger import document_id
 from nativealign_workloads.records import read_rows
 
@@ -33,6 +36,8 @@ T, U = TypeVar("T"), TypeVar("U")
 Json = dict[str, Any]
 Ids = dict[str, list[str]]
 
+STOP_SECONDS = 0.02
+"""Between two looks whether a process has stopped itself."""
 TIMINGS = ("seconds", "attempt", "writer")
 """What may differ between two attempts at the same manifest."""
 
@@ -97,14 +102,14 @@ def write_manifests(path: Path, *manifests: Json) -> Path:
 
 
 def nativealign(*arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
+    """Runs the command to its end, in a session that it leads."""
     return subprocess.run(**command(*arguments, cwd=cwd, environment=environment), capture_output=True, text=True, check=False)
 
 
 def command(*arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> Json:
     """Arguments of subprocess for a command."""
     line = [sys.executable, "-m", "nativealign_cli.main", *map(str, arguments)]
-    return {"args": line, "cwd": cwd, "env": os.environ | (environment or {})}
+    return {"args": line, "cwd": cwd, "env": os.environ | (environment or {}), "start_new_session": True}
 
 
 def status(home: Path, reference: str) -> Json:
@@ -160,7 +165,7 @@ class Unit:
 class Ended:
     """How a process ended, or (code None) that it has stopped itself and can go on."""
 
-    pid: int
+    process: Process
     code: int | None
     changes: list[str]
     """`event path` of every change of a file, in order."""
@@ -173,20 +178,16 @@ class Ended:
 
 
 class Starter:
-    """Starts processes of phases; see phase_starter.py."""
+    """Starts processes of phases, with a fault or without."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(HERE)}
-        line = [sys.executable, str(HERE / "phase_starter.py")]
-        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self._server = ForkServer()
 
     def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        self._server.close()
 
-    def run(self, world: World, unit: Unit, *, at: int = 0, signal: str = "SIGKILL", writer: str = "first") -> Ended:
-        """Runs one index; `signal` comes before its change number `at` (0: never)."""
+    def run(self, world: World, unit: Unit, *, at: int = 0, number: str = "SIGKILL", writer: str = "first") -> Ended:
+        """Runs one index; signal `number` comes before its change number `at` (0: never)."""
         folder = Path(tempfile.mkdtemp(dir=world.root, prefix="process-"))
         job = unit.job.model_copy(update={"store_folder": str(world.store)})
         (folder / "job.json").write_bytes(job.dump())
@@ -197,33 +198,33 @@ class Starter:
             vocabulary.ENV_TERMINATION_LOG: str(folder / "message.json"),
             vocabulary.ENV_SCRATCH: str(folder / "scratch"),
             vocabulary.ENV_SECRETS: str(folder / "secrets"),
+            "OMP_NUM_THREADS": "1",
         }
-        fault = {"FAULT_ROOT": str(world.root), "FAULT_AT": str(at), "FAULT_SIGNAL": signal, "FAULT_LOG": f"{folder}.changes"}
-        order = {"arguments": [job.step, job.phase], "environment": environment, "output": f"{folder}.log", "fault": fault}
-        return self._ended(folder, self._order(order))
+        fault = {"FAULT_ROOT": str(world.root), "FAULT_AT": str(at), "FAULT_SIGNAL": number, "FAULT_LOG": f"{folder}.changes"}
+        log = Path(f"{folder}.log")
+        process = self._server.start("tests.workloads.faults", [job.step, job.phase], environment | fault, log)
+        while process.wait(STOP_SECONDS) is None and not _stopped(process):
+            pass
+        message = folder / "message.json"
+        return Ended(
+            process,
+            process.code,
+            Path(f"{folder}.changes").read_text().splitlines(),
+            unpack(message.read_text() if message.is_file() else "") or TerminationMessage(),
+            log,
+        )
 
     def go_on(self, stopped: Ended) -> int | None:
         """Wakes a process that stopped itself; returns its exit code."""
-        code: int | None = self._order({"continue": stopped.pid})["code"]
-        return code
+        stopped.process.send_signal(signal.SIGCONT)
+        return stopped.process.wait()
 
-    def _order(self, order: Json) -> Json:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer: Json = json.loads(self._process.stdout.readline())
-        return answer
 
-    def _ended(self, folder: Path, answer: Json) -> Ended:
-        message = folder / "message.json"
-        return Ended(
-            answer["pid"],
-            answer["code"],
-            Path(f"{folder}.changes").read_text().splitlines(),
-            unpack(message.read_text() if message.is_file() else "") or TerminationMessage(),
-            Path(f"{folder}.log"),
-        )
+def _stopped(process: Process) -> bool:
+    try:
+        return process.pid is not None and psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Pool:

@@ -188,7 +188,7 @@ def test_of_two_writers_the_first_to_commit_wins_and_the_other_ends_well(
 
     def check(starter: Starter, point: int) -> None:
         world, what = stage.before.copy(tmp_path / str(point)), f"overtaken before {point}: {stage.changes[point - 1]}"
-        slow = starter.run(world, stage.unit, at=point, signal="SIGSTOP")
+        slow = starter.run(world, stage.unit, at=point, number="SIGSTOP")
         assert slow.code is None, what
         fast = starter.run(world, stage.unit, writer="second")
         assert fast.code == 0, f"{what}\n{fast.output}"
@@ -238,8 +238,8 @@ def with_job(folder: Path) -> Path:
 
 
 def strike(folder: Path, moment: str, number: signal.Signals) -> dict[str, str]:
-    """Environment in which the parent of whoever is about to make that change gets a signal."""
-    names = {"ROOT": str(folder), "PATTERN": moment, "AT": "1", "SIGNAL": number.name, "TO": "parent", "LOG": str(folder / "log")}
+    """Environment in which the runner gets a signal when a process of its is about to make that change."""
+    names = {"ROOT": str(folder), "PATTERN": moment, "AT": "1", "SIGNAL": number.name, "TO": "leader", "LOG": str(folder / "log")}
     return {f"FAULT_{name}": value for name, value in names.items()} | {"PYTHONPATH": python_path(HERE / "faults")}
 
 

@@ -17,7 +17,8 @@ PATHS = {"open": 0, "os.link": 1, "os.rename": 1, "os.remove": 0}
 def arm(fault: Mapping[str, str]) -> None:
     """Watches the changes below FAULT_ROOT whose `event path` holds FAULT_PATTERN, and writes each into the file FAULT_LOG.
 
-    Before the change number FAULT_AT (from 1; 0 for none) FAULT_SIGNAL goes to this process, or to its parent with FAULT_TO=parent.
+    Before the change number FAULT_AT (from 1; 0 for none) FAULT_SIGNAL goes to this process, or with FAULT_TO=leader to the one
+    that leads its session.
     """
     root, pattern = fault["FAULT_ROOT"] + "/", re.compile(fault.get("FAULT_PATTERN", ""))
     log = os.open(fault["FAULT_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -31,7 +32,7 @@ def arm(fault: Mapping[str, str]) -> None:
         os.write(log, f"{change.replace(root, '')}\n".encode())
         left -= 1
         if left == 0:
-            os.kill(os.getppid() if fault.get("FAULT_TO") == "parent" else os.getpid(), number)
+            os.kill(os.getsid(0) if fault.get("FAULT_TO") == "leader" else os.getpid(), number)
 
     sys.addaudithook(watch)
 

@@ -1,0 +1,148 @@
+"""`python -m nativealign_workloads.forkserver`: starts processes that find imported what takes seconds to import.
+
+Orders come on stdin, one JSON object per line: {id, module, arguments, environment, output}. On stdout go {id, pid} when the
+process has been started and {id, code} when it has ended. As the forkserver of multiprocessing, but a library is imported when
+a process first needs it. The end of stdin ends all of them.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+from nativealign_api import vocabulary
+from nativealign_api.resolved import ResolvedJob
+from nativealign_workloads.__main__ import PHASES
+from nativealign_workloads.training.deepspeed_env import prepare_imports
+
+Json = dict[str, Any]
+MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
+"""What every phase with a model imports, in the end."""
+HARNESS = ("lm_eval.models.huggingface", "datasets")
+
+
+def libraries(job: ResolvedJob) -> tuple[str, ...]:
+    """Libraries that take seconds to import and that the process of this phase itself will use, on a processor."""
+    resources = job.resources
+    if resources.gpus_per_node:
+        return ()  # CUDA that was looked at before a fork is of no use after it
+    match job.step, job.phase:
+        case "train" | "train-worker", "train":
+            return () if (resources.processes_per_node or 1) > 1 else MODELS
+        case "export", "export":
+            return MODELS
+        case "rewrite", "rewrite":
+            return MODELS if "train-worker" in job.inputs else ()
+        case "annotate", "score":
+            return MODELS
+        case "assess", "measure":
+            return MODELS if {"assess.perplexityModel", "assess.toxicityModel"} & set(job.inputs) else ()
+        case "evaluate", "evaluate":
+            return MODELS + HARNESS
+    return ()
+
+
+def main() -> int:
+    """Serves orders until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the processes, too, and they flush
+    answers = os.dup(1)  # stdout and stderr are for what imports have to say
+    running: dict[int, int] = {}
+
+    def tell(answer: Json) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(answers, f"{json.dumps(answer)}\n".encode())
+
+    def reap(*_: object) -> None:
+        for pid in list(running):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                tell({"id": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+
+    signal.signal(signal.SIGCHLD, reap)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = _start(order)
+        tell({"id": order["id"], "pid": pid})
+        running[pid] = order["id"]
+        reap()  # it may have ended before it was entered
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return 0
+
+
+def _start(order: Json) -> int:
+    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    with contextlib.suppress(Exception):  # what cannot be imported the process says itself
+        _import(order)
+    gc.freeze()  # or each fork looks through all that was imported
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        _die_with(parent)
+        code = _become(order)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _die_with(parent: int) -> None:
+    """A server that is killed leaves nothing behind (Linux: PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _import(order: Json) -> None:
+    if sys.platform == "darwin":
+        return
+    importlib.import_module(f"{order['module']}.__main__")
+    target = PHASES.get(" ".join(order["arguments"]))
+    if target is None:
+        return
+    importlib.import_module(f"nativealign_workloads.{target.partition(':')[0]}")
+    with open(order["environment"][vocabulary.ENV_JOB], "rb") as file:
+        names = libraries(ResolvedJob.model_validate_json(file.read()))
+    if names:
+        prepare_imports()
+    for name in names:
+        importlib.import_module(name)
+
+
+def _become(order: Json) -> int:
+    """In the fork: runs the module; returns its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin = open(0)  # noqa: SIM115 the other may have read orders ahead
+    os.environ |= order["environment"]
+    torch = sys.modules.get("torch")
+    if sys.platform == "darwin" or (torch and torch.cuda.is_available()):  # neither Metal nor CUDA outlives a fork
+        os.execv(sys.executable, [sys.executable, "-m", order["module"], *order["arguments"]])
+    if torch and (threads := os.environ.get("OMP_NUM_THREADS")):
+        torch.set_num_threads(int(threads))  # it read that when it was imported
+    code: int = importlib.import_module(f"{order['module']}.__main__").main(order["arguments"])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
