@@ -111,9 +111,8 @@ def _serve() -> subprocess.Popen[bytes]:
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Half an answer heard, or a process started and not known, would be waited for without end."""
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

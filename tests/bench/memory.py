@@ -5,6 +5,7 @@ Shards grow with the input, as sharding.targetBytes makes them by default.
 Prints JSON: for each size the documents, the seconds, and the largest resident set of any process of each phase, in MiB.
 """
 
+import contextlib
 import gzip
 import json
 import os
@@ -15,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "corpus" / "saudi-news.jsonl.gz"
@@ -75,17 +78,16 @@ def run(folder: Path) -> dict[str, float]:
     return peaks
 
 
-def _processes(parent: int) -> Iterator[tuple[str, float]]:
-    for task in Path(f"/proc/{parent}/task").glob("*/children"):
-        for child in task.read_text().split():
-            try:
-                command = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-                status = Path(f"/proc/{child}/status").read_text()
-            except OSError:
-                continue
-            high = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
-            if high and "nativealign_workloads" in command:
-                yield " ".join(command[-3:-1]), int(high.split()[1]) / 1024
+def _processes(runner: int) -> Iterator[tuple[str, float]]:
+    """(step-phase, peak in MiB) of every process of a phase: a child of the runner's fork server that writes a log."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [child for server in psutil.Process(runner).children() for child in server.children()]:
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                log = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                high = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
+                if high and log.parent.name == "logs":
+                    yield log.stem.rpartition("-")[0], int(high.split()[1]) / 1024
 
 
 def main() -> None:
