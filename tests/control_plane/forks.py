@@ -1,5 +1,6 @@
 """Processes that are forked from one which has imported what pods and operators need: hundreds of them, without a second each."""
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -20,8 +21,9 @@ def fork(main: Callable[..., int], arguments: tuple[object, ...], environment: M
     """Starts `sys.exit(main(*arguments))` in a session of its own, with that environment and no more; `log` gets what it prints."""
     process = CONTEXT.Process(target=_run, args=(main, arguments, dict(environment), log))
     process.start()
-    while process.exitcode is None and os.getpgid(process.pid or 0) != process.pid:
-        time.sleep(0.001)  # until then its group cannot be signalled
+    with contextlib.suppress(ProcessLookupError):  # it may have ended
+        while os.getpgid(process.pid or 0) != process.pid:
+            time.sleep(0.001)  # until then its group cannot be signalled
     return process
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 T = TypeVar("T")
-WAIT_SECONDS = 600.0
+WAIT_SECONDS = 1500.0
 LOOK_SECONDS = 0.1
 SECRET = "s3"
 IMAGE = "registry.example/workloads:test"

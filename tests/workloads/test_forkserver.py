@@ -19,14 +19,23 @@ from nativealign_workloads.forkserver import MODELS, libraries
 
 PROGRAM = """
 import os, sys, time
+IMPORTED = os.getpid()
 
 def main(arguments):
-    print(arguments, os.environ["WORD"], repr(sys.stdin.read()), flush=True)
+    print(arguments, os.environ["WORD"], repr(sys.stdin.read()), "own" if IMPORTED == os.getpid() else "fork", flush=True)
     if arguments[0] == "sleep":
         time.sleep(600)
     return int(arguments[0])
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
 """
-"""Echoes, and ends with its argument, waits, or fails at what is no number."""
+"""Echoes, tells whose interpreter it has, and ends with its argument, waits, or fails at what is no number."""
+TORCH = """
+class cuda:
+    is_available = staticmethod(lambda: True)
+"""
+"""All that is looked at of a torch that has found a GPU."""
 
 
 @pytest.fixture
@@ -42,8 +51,16 @@ def test_processes_have_arguments_environment_log_and_exit_code_of_their_own(ser
     logs = [tmp_path / "0.log", tmp_path / "3.log"]
     started = [server.start("program", [number], {"WORD": f"word-{number}"}, log) for number, log in zip("03", logs, strict=True)]
     assert [process.wait() for process in started] == [0, 3]
-    assert [log.read_text() for log in logs] == ["['0'] word-0 ''\n", "['3'] word-3 ''\n"]
+    assert [log.read_text() for log in logs] == ["['0'] word-0 '' fork\n", "['3'] word-3 '' fork\n"]
     assert "WORD" not in os.environ
+
+
+def test_where_torch_has_found_cuda_a_process_has_an_interpreter_of_its_own(server: ForkServer, tmp_path: Path):
+    (tmp_path / "torch.py").write_text(TORCH)
+    program = tmp_path / "program" / "__main__.py"
+    program.write_text(f"import torch{PROGRAM}")
+    assert server.start("program", ["3"], {"WORD": "word"}, tmp_path / "log").wait() == 3
+    assert (tmp_path / "log").read_text() == "['3'] word '' own\n"
 
 
 def test_a_defect_is_in_the_log(server: ForkServer, tmp_path: Path):
