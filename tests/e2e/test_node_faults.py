@@ -91,7 +91,7 @@ def test_a_gang_with_a_stopped_rank_and_then_a_lost_node_trains_to_the_end(
 def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
     """etcd starts anew, too, and forgets the past. Pods run on, and the operator is back at work; how soon is printed.
 
-    Pods reach the apiserver by its Service, and that only when kube-proxy has found it again, for which it tries every 30 s at worst.
+    Pods reach the apiserver by its Service, and that only when kube-proxy has found it again, after 30 s at worst.
     """
     apply(team, "AlignJob", "web", corpus)
     wait_for(lambda: bool(running(team)), "pod", seconds=WAIT_SECONDS)
