@@ -38,7 +38,7 @@ Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
 """What a campaign that has not ended has tried."""
-AT_ONCE = 6
+AT_ONCE = 10
 NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
 """No command runs."""
 STORE = {"bucket": "alignment", "endpoint": NOWHERE.endpoint, "credentialsSecret": {"name": "s3"}}
@@ -219,7 +219,7 @@ def until_finished(api: ControlPlane, kind: str, namespace: str, name: str = "we
     def status() -> Json:
         return api.request("GET", path_of(kind, namespace, name))[1].get("status") or {}
 
-    poll(lambda: status().get("completionTime"), f"end of {kind} in {namespace}", WAIT_SECONDS, lambda: json.dumps(status()), 0.2)
+    poll(lambda: status().get("completionTime"), f"end of {kind} in {namespace}", WAIT_SECONDS, lambda: json.dumps(status()), 1.0)
 
 
 def outcome_of(api: ControlPlane, kind: str, namespace: str) -> Json:
