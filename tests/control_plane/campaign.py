@@ -247,11 +247,14 @@ def points(kind: str, base: Run) -> list[Fault]:
 
 
 def chosen(kind: str, base: Run, seed: int) -> list[Fault]:
-    """A part: each kind of fault once, at a point that the seed draws; of the events in the first half, since not every run has as
-    many.
+    """A part: each kind of fault once, at a point that the seed draws.
+
+    Of the writes up to the last status, with which a run ends; of the events in the first half, since not every run has as many.
     """
     draw = random.Random(f"{kind}:{seed}")
-    every = [fault for fault in points(kind, base) if fault.on != "event" or fault.number <= base.events // 2]
+    last = max(number for number, write in enumerate(base.writes, 1) if write.startswith("PATCH"))
+    limits = {"write": last, "list": last, "event": base.events // 2}
+    every = [fault for fault in points(kind, base) if fault.number <= limits[fault.on]]
     return [draw.choice([fault for fault in every if (fault.on, fault.what) == pair]) for pair in FAULTS]
 
 
