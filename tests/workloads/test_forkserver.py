@@ -55,6 +55,17 @@ def test_processes_have_arguments_environment_log_and_exit_code_of_their_own(ser
     assert "WORD" not in os.environ
 
 
+def test_processes_that_end_at_the_same_time_are_all_told(server: ForkServer, tmp_path: Path):
+    waiting = "import signal\ndef main(arguments):\n    print(flush=True)\n    signal.pause()\n"
+    (tmp_path / "program" / "__main__.py").write_text(waiting)
+    started = [server.start("program", [], {}, tmp_path / f"{number}.log") for number in range(40)]
+    for process in started:
+        process.send_signal(signal.SIGCONT)  # waits until it is there
+    for process in started:
+        os.kill(process.pid or 0, signal.SIGTERM)
+    assert {process.wait() for process in started} == {-signal.SIGTERM}
+
+
 def test_where_torch_has_found_cuda_a_process_has_an_interpreter_of_its_own(server: ForkServer, tmp_path: Path):
     (tmp_path / "torch.py").write_text(TORCH)
     program = tmp_path / "program" / "__main__.py"

@@ -60,9 +60,10 @@ def main() -> int:
 
     def reap(*_: object) -> None:
         for pid in list(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                tell({"id": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+            with contextlib.suppress(ChildProcessError):  # a later signal came in between and has told of it
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    tell({"id": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
 
     signal.signal(signal.SIGCHLD, reap)
     for line in sys.stdin:
