@@ -15,9 +15,10 @@ from nativealign_workloads.align.chunks import kept_answers, open_endpoint
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import usage
-from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest, check_data
+from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest
+from nativealign_workloads.evaluate.pinned import bring
 from nativealign_workloads.evaluate.run import evaluate_model, read_rows
-from nativealign_workloads.sources import fetch_pinned, model_folder
+from nativealign_workloads.sources import model_folder
 from nativealign_workloads.store import AlreadyExists
 
 ROLES = ("model", "baseline")
@@ -32,7 +33,7 @@ def evaluate(context: Context) -> Json:
     if shard.committed():
         return {"skipped": True}
     benchmarks = context.job.read("benchmarks", list[Benchmark]) or []
-    requests, data = _requests(context, benchmarks)
+    requests, data = bring(context, benchmarks, _pinned_files(context)) if benchmarks else ([], context.scratch)
     model = model_folder(context, ROLES[context.index])
     rows, spent = _answer(context, model, requests, data), usage([])
     for name, path in rows.items():
@@ -48,22 +49,8 @@ def evaluate(context: Context) -> Json:
     return {"counts": counts}
 
 
-def _requests(context: Context, benchmarks: list[Benchmark]) -> tuple[list[BenchmarkRequest], Path]:
-    """What to ask, with the pinned files brought here and checked before any weights are loaded."""
-    root = context.scratch / "data"
-    if not benchmarks:
-        return [], root
-    pinned = read_json(context.store, f"{context.job.inputs['data']}/listing.json")
-    folders = {name: fetch_pinned(context, listing, root / name) for name, listing in pinned["data"].items()}
-    lists = {name: _only_file(fetch_pinned(context, listing, root / f"{name}-ids")) for name, listing in pinned["idLists"].items()}
-    requests = [BenchmarkRequest(b.name, b.few_shot, lists.get(b.name), folders[b.name]) for b in benchmarks]
-    for request in requests:
-        check_data(request, root)
-    return requests, root
-
-
-def _only_file(folder: Path) -> Path:
-    return next(path for path in sorted(folder.rglob("*")) if path.is_file())
+def _pinned_files(context: Context) -> Json:
+    return read_json(context.store, f"{context.job.inputs['data']}/listing.json")
 
 
 def _answer(context: Context, model: Path, requests: list[BenchmarkRequest], data: Path) -> dict[str, Path]:

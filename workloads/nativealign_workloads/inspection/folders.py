@@ -13,6 +13,8 @@ from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import estimated_message_tokens
 from nativealign_workloads.errors import ConfigError, DataError
+from nativealign_workloads.evaluate.pinned import bring
+from nativealign_workloads.evaluate.tasks import check_judge, plan
 from nativealign_workloads.gc.claim import claim
 from nativealign_workloads.model_files import check_config, check_names
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
@@ -58,7 +60,10 @@ def _check_tokenizer(content: bytes, where: str) -> None:
 
 
 def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:
-    """Lists the benchmark files and id lists of an EvalJob."""
+    """Lists the benchmark files and id lists of an EvalJob, and makes sure that every question can be asked.
+
+    Raises what tasks.plan raises: NoInputError, DataError or UsageError that names the file, line or field.
+    """
     uris = {benchmark.name: (benchmark.data or spec.data) for benchmark in spec.benchmarks}
     content: Json = {"data": {}, "idLists": {}}
     for name, data in sorted(uris.items()):
@@ -66,6 +71,8 @@ def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:
     for benchmark in spec.benchmarks:
         if benchmark.id_list:
             content["idLists"][benchmark.name] = _folder(context, benchmark.id_list)
+    requests, folder = bring(context, spec.benchmarks, content)
+    check_judge([plan(request, folder) for request in requests], spec.judge)
     return _pin_listing(context, content)
 
 
