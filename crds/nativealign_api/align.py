@@ -49,8 +49,8 @@ class Repair(Model):
 class Clean(Model):
     """What is kept before duplicates are looked for."""
 
-    languages: Annotated[list[Language], Field(min_length=1, max_length=16)] = ["ar"]
-    """Languages to keep (ISO 639-1); those that can be told apart."""
+    languages: Annotated[list[Language], Field(max_length=16)] = ["ar"]
+    """Languages to keep (ISO 639-1); those that can be told apart. Empty: all."""
     min_words: Annotated[int, Field(ge=0, le=10**6)] = 5
     """Shortest document, in words, after boilerplate is gone."""
     max_words: Annotated[int, Field(ge=1, le=10**7)] = 100_000

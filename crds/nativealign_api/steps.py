@@ -74,7 +74,7 @@ _INSPECT = _step(INSPECT, 1, "", "", _single("list"))
 ALIGN_STEPS = (
     _INSPECT,
     _step("clean", 1, "corpora clean maxQuarantinedPercent", "corpora", _sharded("filter"), COMMIT),
-    _step("dedup", 1, "dedup heldOut", "clean",
+    _step("dedup", 2, "dedup heldOut", "clean",
           _sharded("sign"), _sharded("group"), _single("link"), _sharded("filter"), COMMIT),
     _step("annotate", 1, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
           _sharded("score", accelerator=True, enabled=_by_perplexity), _single("sample"), _sharded("annotate"), COMMIT,

@@ -108,6 +108,10 @@ def test_documents_are_filtered_with_a_reason(text: str, reason: str) -> None:
     assert clean_text(text, Clean()).reason == reason
 
 
+def test_no_language_is_filtered_where_none_is_named() -> None:
+    assert clean_text("this page is written in English and about nothing at all", Clean(languages=[])).reason == ""
+
+
 def test_menus_and_read_also_lines_go_and_the_text_stays() -> None:
     page = f"الرئيسية | أمراض | تغذية | أسرة | اسأل طبيباً\n{TEXT}\nاقرأ أيضاً في صحتي: الأكثر قراءة هذا الأسبوع"
     cleaned = clean_text(page, Clean())

@@ -189,9 +189,9 @@ def test_a_name_that_tells_nothing_needs_a_format():
     [
         ("a.jsonl.gz", "Auto", b'{"text":"a"}\n', ("gzip", "plain")),
         ("a.jsonl.gz", "Auto", COMPRESS[".zst"](b"a"), ("gzip", "zstd")),
-        ("a.jsonl", "Auto", gzip.compress(b'{"text":"a"}\n'), ("plain", "gzip")),
+        ("a.jsonl", "Auto", gzip.compress(b'{"text":"a"}\n', mtime=0), ("plain", "gzip")),
         ("a.txt", "Auto", b"PAR1....PAR1", ("plain", "Parquet")),
-        ("a.parquet", "Auto", gzip.compress(b"a"), ("Parquet", "gzip")),
+        ("a.parquet", "Auto", gzip.compress(b"a", mtime=0), ("Parquet", "gzip")),
         ("a.parquet", "Auto", b"some text", ("Parquet", "plain")),
         ("a.parquet", "Jsonl", b"PAR1....PAR1", ("plain", "Parquet")),
     ],

@@ -53,7 +53,7 @@ def _why_filtered(text: str, settings: Clean) -> str:
         return "TooShort"
     if words > settings.max_words:
         return "TooLong"
-    return "" if language(text) in settings.languages else "Language"
+    return "Language" if settings.languages and language(text) not in settings.languages else ""
 
 
 def run(context: Context) -> Json:

@@ -1,18 +1,16 @@
 """dedup: keep one document of each cluster of equal or nearly equal ones, and draw the held-out set by cluster.
 
-    sign    each shard: keys and signatures of its documents, sorted by the partition that will compare them
-    group   each partition: which documents are linked, by equal key or by a band and a verified signature
+    sign    each shard: keys and sketches of its documents, by the partition that will compare them
+    group   each partition: which documents are linked, by equal key and sketches that agree
     link    one pod: clusters, the document that stands for each, the held-out draw
     filter  each shard: kept, held out, or a duplicate of which document
 
-A document is an ordinal here: shard * 2**32 + row. Within a bucket every document is compared with the one of the smallest id only:
-two that resemble each other but not that one are linked only where they meet in another bucket. Ids, unlike ordinals, do not depend
-on how the corpus is cut, so neither does what is kept.
+A document is an ordinal here: the documents of the shards before it, and its row. Within a bucket every document is compared with
+the one of the smallest id only: two that resemble each other but not that one are linked only where they meet in another bucket.
+Ids, unlike ordinals, do not depend on how the corpus is cut, so neither does what is kept.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,23 +19,56 @@ from numpy.typing import NDArray
 from nativealign_api.align import Dedup, HeldOut
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align import clusters
-from nativealign_workloads.align.signatures import bands, exact_key, signatures, similarity
+from nativealign_workloads.align.keys import Keys, KeyWriter, layout, links, partitions
+from nativealign_workloads.align.signatures import agreement, bands, exact_keys, signatures, sketches
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
+from nativealign_workloads.errors import DataError
 from nativealign_workloads.ledger import Tally
-from nativealign_workloads.text.fold import words
+from nativealign_workloads.text.hashes import U64, Counts, word_hashes
 
 BATCH = 256
 """Documents whose signatures are computed at once."""
 
-BLOCK = 4096
-"""Signatures that are compared at once."""
+EDGES = 1 << 20
+"""Edges that are joined at once."""
 
-OPEN_FILES = 128
-"""Shards' signature files that are open at the same time."""
+EXACT_SKETCH = 8
+"""Bytes that tell equal keys from equal texts: the other half of the text's hash."""
 
-KEY = np.dtype([("kind", "<u2"), ("key", "<u8", 2), ("rank", "<u8"), ("ordinal", "<u8")])
-"""One key of a document. kind 0: its exact key; kind b + 1: its band b. rank: the first 64 bits of its id."""
+FATES = (Outcome.OUT, Outcome.DUPLICATE, Outcome.HELD_OUT)
+
+DUPLICATE = np.dtype([("row", "<u4"), ("of", "<u8", (2,))])
+"""A duplicate: its row in its shard, and the id of the document that stands for it."""
+
+
+class _Corpus:
+    """The documents that clean hands over, and how their keys are cut."""
+
+    def __init__(self, context: Context) -> None:
+        self.manifest = manifest(context.store, context.job.inputs["clean"])
+        self.settings = context.job.require("dedup", Dedup)
+        self.counts = [_out(shard) for shard in self.manifest["shards"]]
+        self.documents = sum(self.counts)
+        if self.documents > clusters.MOST_DOCUMENTS:
+            raise DataError("TooManyDocuments", f"{self.documents} documents; dedup compares {clusters.MOST_DOCUMENTS} at most")
+        self.sketches = {"exact": EXACT_SKETCH}
+        """Kinds of keys, and the bytes of their sketches."""
+        keys = [layout(EXACT_SKETCH).itemsize]
+        if self.settings.mode == "Fuzzy":
+            fuzzy = self.settings.fuzzy
+            self.sketches["near"] = fuzzy.bands * fuzzy.rows
+            keys.append(layout(self.sketches["near"]).itemsize * fuzzy.bands)
+        self.partitions = partitions(self.documents, sum(keys), len(self.counts))
+
+    def first(self, shard: int) -> int:
+        """Ordinal of the shard's first document."""
+        return sum(self.counts[:shard])
+
+    def partitions_of(self, index: int) -> range:
+        """The partitions that index `index` of group compares."""
+        each = self.partitions // len(self.counts)
+        return range(index * each, (index + 1) * each)
 
 
 def sign(context: Context) -> Json:
@@ -45,29 +76,27 @@ def sign(context: Context) -> Json:
     shard = ShardCommit(context)
     if shard.committed():
         return {"skipped": True}
-    settings = context.job.require("dedup", Dedup)
-    upstream = manifest(context.store, context.job.inputs["clean"])
-    order = {corpus["name"]: number for number, corpus in enumerate(upstream["parameters"]["corpora"])}
-    context.progress.begin(_out(upstream["shards"][context.index]), "documents")
-    files = {name: context.scratch / name for name in ("documents", "signatures", "keys")}
-    count, keys = 0, [np.empty(0, KEY)]
-    with files["documents"].open("wb") as documents, files["signatures"].open("wb") as sketches:
+    corpus = _Corpus(context)
+    order = {given["name"]: number for number, given in enumerate(corpus.manifest["parameters"]["corpora"])}
+    context.progress.begin(corpus.counts[context.index], "documents")
+    writers = {kind: KeyWriter(context.scratch / kind, size, corpus.partitions) for kind, size in corpus.sketches.items()}
+    ordinal = corpus.first(context.index)
+    described = context.scratch / "documents"
+    with described.open("wb") as file:
         for rows in _batches(step_rows(context.store, context.job.inputs["clean"], "documents", [context.index])):
             context.check_stop()
-            tokens = [words(row["text"]) for row in rows]
-            ordinals = clusters.ordinals(context.index, count, len(rows))
-            documents.write(_describe(rows, tokens, ordinals, order).tobytes())
-            matrix = signatures(tokens, settings.fuzzy) if settings.mode == "Fuzzy" else np.empty((len(rows), 0), np.uint32)
-            sketches.write(matrix.tobytes())
-            ranks = np.array([int(row["id"][:16], 16) for row in rows], np.uint64)
-            keys.append(_keys(tokens, matrix, ranks, ordinals, settings))
-            count += len(rows)
+            hashes, counts = word_hashes([row["text"] for row in rows])
+            documents = _describe(rows, counts, order)
+            file.write(documents.tobytes())
+            _add_keys(writers, hashes, counts, documents["id"][:, 0], ordinal, corpus.settings)
+            ordinal += len(rows)
             context.progress.advance(len(rows))
-    offsets = _write_partitions(files["keys"], np.concatenate(keys), len(upstream["shards"]))
-    for name, path in files.items():
-        shard.file(f"{name}.bin", path, count)
+    offsets = {kind: writer.finish() for kind, writer in writers.items()}
+    shard.file("documents.bin", described, corpus.counts[context.index])
+    for kind, writer in writers.items():
+        shard.file(f"{kind}.bin", writer.path, offsets[kind][-1])
     shard.commit(offsets=offsets)
-    return {"counts": {"signed": count}}
+    return {"counts": {"signed": corpus.counts[context.index]}}
 
 
 def _batches(rows: Iterator[Json]) -> Iterator[list[Json]]:
@@ -81,162 +110,128 @@ def _batches(rows: Iterator[Json]) -> Iterator[list[Json]]:
         yield batch
 
 
-def _describe(rows: list[Json], tokens: list[list[str]], ordinals: NDArray[np.uint64], order: dict[str, int]) -> NDArray[Any]:
+def _describe(rows: list[Json], words: Counts, order: dict[str, int]) -> NDArray[Any]:
     described = np.empty(len(rows), clusters.DOCUMENT)
-    described["ordinal"] = ordinals
     described["corpus"] = [order[row["corpus"]] for row in rows]
-    described["words"] = list(map(len, tokens))
-    described["id"] = [row["id"] for row in rows]
+    described["words"] = words
+    described["id"] = clusters.id_halves([row["id"] for row in rows])
     return described
 
 
-def _keys(
-    tokens: list[list[str]], matrix: NDArray[np.uint32], ranks: NDArray[np.uint64], ordinals: NDArray[np.uint64], settings: Dedup
-) -> NDArray[Any]:
-    exact = np.zeros(len(tokens), KEY)
-    exact["key"] = np.frombuffer(b"".join(map(exact_key, tokens)), "<u8").reshape(-1, 2)
-    exact["rank"], exact["ordinal"] = ranks, ordinals
+def _add_keys(
+    writers: dict[str, KeyWriter], hashes: U64, counts: Counts, ranks: NDArray[np.uint64], first: int, settings: Dedup
+) -> None:
+    ordinals = np.arange(first, first + len(counts), dtype=np.uint32)
+    exact = exact_keys(hashes, counts)
+    writers["exact"].add(exact[:, 0], ranks, ordinals, exact[:, 1:].copy().view(np.uint8))
     if settings.mode == "Exact":
-        return exact
-    long_enough = np.array([len(text) >= settings.fuzzy.shingle_words for text in tokens])
-    hashes = bands(matrix[long_enough], settings.fuzzy)
-    near = np.zeros(hashes.size, KEY)
-    near["kind"] = np.tile(np.arange(1, settings.fuzzy.bands + 1), len(hashes))
-    near["key"][:, 0] = hashes.ravel()
-    near["rank"] = np.repeat(ranks[long_enough], settings.fuzzy.bands)
-    near["ordinal"] = np.repeat(ordinals[long_enough], settings.fuzzy.bands)
-    return np.concatenate([exact, near])
-
-
-def _write_partitions(path: Path, keys: NDArray[Any], partitions: int) -> list[int]:
-    """Writes keys by partition, in order; returns where each partition begins, in rows, and the end."""
-    partition = keys["key"][:, 0] % np.uint64(partitions)
-    order = np.lexsort((*_order(keys), partition))
-    path.write_bytes(keys[order].tobytes())
-    bounds = np.searchsorted(partition[order], np.arange(partitions + 1))
-    return [int(bound) for bound in bounds]
-
-
-def _order(keys: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Columns for lexsort: by kind, key, rank, ordinal."""
-    return keys["ordinal"], keys["rank"], keys["key"][:, 1], keys["key"][:, 0], keys["kind"]
+        return
+    fuzzy = settings.fuzzy
+    matrix = signatures(hashes, counts, fuzzy)
+    repeated = np.repeat(np.flatnonzero(counts >= fuzzy.shingle_words), fuzzy.bands)
+    sketch = np.repeat(sketches(matrix), fuzzy.bands, axis=0)
+    writers["near"].add(bands(matrix, fuzzy).ravel(), ranks[repeated], ordinals[repeated], sketch)
 
 
 def group(context: Context) -> Json:
-    """Phase `group`: one partition of the keys of all shards."""
+    """Phase `group`: the partitions of one index, one after another."""
     shard = ShardCommit(context)
     if shard.committed():
         return {"skipped": True}
-    settings = context.job.require("dedup", Dedup)
+    corpus = _Corpus(context)
+    least = {"exact": 1.0, "near": agreement(corpus.settings.fuzzy.similarity)}
     records = shard_records(context, "sign", context.job.indexes)
-    context.progress.begin(len(records), "shards")
-    keys = np.concatenate([_partition(context, record) for record in records])
-    keys = keys[np.lexsort(_order(keys))]
-    sketches = _Sketches(context, records, settings.fuzzy.bands * settings.fuzzy.rows)
-    found = [edges for bucket in _buckets(keys) for edges in _links(bucket, sketches, settings)]
-    edges = np.unique(np.array(found, np.uint64).reshape(-1, 2), axis=0)
-    path = context.scratch / "edges"
-    path.write_bytes(edges.tobytes())
-    shard.file("edges.bin", path, len(edges))
+    mine = corpus.partitions_of(context.index)
+    context.progress.begin(len(mine) * len(corpus.sketches), "partitions")
+    path, count, compared = context.scratch / "edges", 0, 0
+    with path.open("wb") as file:
+        for partition in mine:
+            for kind, size in corpus.sketches.items():
+                keys = np.concatenate([_partition(context, record, kind, partition, layout(size)) for record in records])
+                edges = links(keys, least[kind])
+                file.write(edges.tobytes())
+                count, compared = count + len(edges), compared + len(keys)
+                context.progress.advance()
+    shard.file("edges.bin", path, count)
     shard.commit()
-    return {"counts": {"keys": len(keys), "links": len(edges)}}
+    return {"counts": {"keys": compared, "links": count}}
 
 
-def _partition(context: Context, record: Json) -> NDArray[Any]:
-    first, end = record["facts"]["offsets"][context.index : context.index + 2]
+def _partition(context: Context, record: Json, kind: str, partition: int, keys: np.dtype[Any]) -> Keys:
     context.check_stop()
-    with context.store.open(record["parts"]["keys.bin"]["key"]) as stream:
-        stream.seek(first * KEY.itemsize)
-        data = stream.read((end - first) * KEY.itemsize)
-    context.progress.advance()
-    return np.frombuffer(data, KEY)
-
-
-def _buckets(keys: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Runs of at least two rows with the same kind and key."""
-    same = (keys["kind"][1:] == keys["kind"][:-1]) & (keys["key"][1:] == keys["key"][:-1]).all(axis=1)
-    borders = np.concatenate([[0], np.flatnonzero(~same) + 1, [len(keys)]])
-    for run in np.flatnonzero(np.diff(borders) > 1):
-        yield keys[borders[run] : borders[run + 1]]
-
-
-def _links(bucket: NDArray[Any], sketches: "_Sketches", settings: Dedup) -> Iterator[tuple[int, int]]:
-    first, others = int(bucket["ordinal"][0]), bucket["ordinal"][1:]
-    for start in range(0, len(others), BLOCK):
-        block = others[start : start + BLOCK]
-        if bucket["kind"][0]:
-            near = similarity(sketches.row(first), np.stack([sketches.row(int(other)) for other in block]))
-            block = block[near >= settings.fuzzy.similarity]
-        for other in block:
-            yield first, int(other)
-
-
-class _Sketches:
-    """Signatures by ordinal, read one by one from the shards' files, so that memory does not grow with the corpus."""
-
-    def __init__(self, context: Context, records: list[Json], permutations: int) -> None:
-        self._context, self._records, self._size = context, records, permutations * 4
-        self._files: OrderedDict[int, Any] = OrderedDict()
-
-    def row(self, ordinal: int) -> NDArray[np.uint32]:
-        shard, row = clusters.split(ordinal)
-        file = self._files.get(shard) or self._open(shard)
-        self._files.move_to_end(shard)
-        file.seek(row * self._size)
-        return np.frombuffer(file.read(self._size), np.uint32)
-
-    def _open(self, shard: int) -> Any:
-        if len(self._files) >= OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        path = self._context.scratch / f"signatures-{shard}"
-        if not path.is_file():
-            self._context.store.download(self._records[shard]["parts"]["signatures.bin"]["key"], path)
-        self._files[shard] = path.open("rb")
-        return self._files[shard]
+    first, end = record["facts"]["offsets"][kind][partition : partition + 2]
+    return _read(context, record, f"{kind}.bin", keys, first, end) if end > first else np.empty(0, keys)
 
 
 def link(context: Context) -> Json:
-    """Phase `link`: one pod; memory grows with the linked documents and the held-out set, not with the corpus."""
+    """Phase `link`: one pod. Memory: blocks, and 8 bytes for each cluster."""
     shard = ShardCommit(context)
     if shard.committed():
         return {"skipped": True}
-    signed = manifest(context.store, context.job.inputs["clean"])["shards"]
-    records = shard_records(context, "sign", len(signed))
-    groups = shard_records(context, "group", len(signed))
-    context.progress.begin(3, "passes")
-    edges = np.concatenate([_read(context, record, "edges.bin", np.dtype("<u8")).reshape(-1, 2) for record in groups])
-    linked = np.unique(edges)
-    described = np.concatenate([rows[np.isin(rows["ordinal"], linked)] for rows in _described(context, records)])
-    context.progress.advance()
-    stands_for = clusters.representatives(edges, described)
-    context.progress.advance()
-    duplicates = np.array(sorted(stands_for), np.uint64)
-    held_out = clusters.draw(_described(context, records), duplicates, context.job.require("heldOut", HeldOut))
-    names = {int(row["ordinal"]): row["id"].decode() for row in described}
-    for ordinal in duplicates.tolist():
-        number, row = clusters.split(ordinal)
-        shard.part(f"duplicates-{number:05d}").add({"row": row, "of": names[stands_for[ordinal]]})
-    for ordinal in sorted(held_out.tolist()):
-        number, row = clusters.split(ordinal)
-        shard.part(f"held-out-{number:05d}").add({"row": row})
-    sizes = clusters.sizes(stands_for)
-    shard.commit(duplicates=len(duplicates), heldOut=len(held_out), clusters=len(set(stands_for.values())), clusterSizes=sizes)
-    return {"counts": {"duplicates": len(duplicates), "heldOut": len(held_out)}}
+    corpus = _Corpus(context)
+    signed = shard_records(context, "sign", len(corpus.counts))
+    context.progress.begin(3 * len(signed), "shards")
+    found = clusters.Clusters(corpus.documents, context.scratch)
+    for record in shard_records(context, "group", len(corpus.counts)):
+        for edges in _blocks(context, record, "edges.bin", np.dtype(("<u4", (2,))), EDGES):
+            found.join(edges)
+        context.progress.advance()
+    found.close()
+    for _, ordinal, described in _described(context, corpus, signed):
+        found.compare(ordinal, described)
+    facts = _write_fates(shard, corpus, found, _described(context, corpus, signed))
+    shard.commit(**facts, clusters=found.count, clusterSizes=found.sizes())
+    return {"counts": {name: facts[name] for name in ("duplicates", "heldOut")}}
 
 
-def _read(context: Context, record: Json, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.frombuffer(context.store.read(record["parts"][name]["key"]), dtype)
+def _write_fates(
+    shard: ShardCommit, corpus: _Corpus, found: clusters.Clusters, described: Iterator[tuple[int, int, NDArray[Any]]]
+) -> Json:
+    """Writes which documents are duplicates, and of which, and which are held out; both by shard."""
+    scratch = shard.context.scratch
+    draw = clusters.Draw(shard.context.job.require("heldOut", HeldOut), corpus.documents - found.duplicates)
+    duplicates = [0] * len(corpus.counts)
+    with (scratch / "duplicates").open("wb") as file:
+        for number, ordinal, block in described:
+            rows, of = found.stands_for(ordinal, len(block))
+            fates = np.empty(len(rows), DUPLICATE)
+            fates["row"], fates["of"] = rows + (ordinal - corpus.first(number)), of
+            file.write(fates.tobytes())
+            duplicates[number] += len(rows)
+            stay = np.delete(np.arange(len(block)), rows)
+            draw.add(stay + ordinal, block["id"][stay])
+    drawn = draw.documents()
+    held_out = np.diff(np.searchsorted(drawn, np.cumsum([0, *corpus.counts]))).tolist()
+    firsts = np.repeat(np.cumsum([0, *corpus.counts[:-1]]), held_out)
+    (scratch / "held-out").write_bytes((drawn - firsts).astype("<u4").tobytes())
+    shard.file("duplicates.bin", scratch / "duplicates", sum(duplicates))
+    shard.file("held-out.bin", scratch / "held-out", len(drawn))
+    return {"duplicates": sum(duplicates), "heldOut": len(drawn), "byShard": {"duplicates": duplicates, "held-out": held_out}}
 
 
-def _described(context: Context, records: list[Json]) -> Iterator[NDArray[Any]]:
-    """What sign noted of the documents, a block at a time."""
-    yield np.empty(0, clusters.DOCUMENT)
-    block = clusters.DOCUMENT.itemsize * 65536
-    for record in records:
+def _described(context: Context, corpus: _Corpus, signed: list[Json]) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """(shard, ordinal of the first, what sign noted) of the documents, a block at a time."""
+    for number, record in enumerate(signed):
+        ordinal = corpus.first(number)
+        for block in _blocks(context, record, "documents.bin", clusters.DOCUMENT, clusters.BLOCK):
+            yield number, ordinal, block
+            ordinal += len(block)
+        context.progress.advance()
+
+
+def _blocks(context: Context, record: Json, part: str, dtype: np.dtype[Any], rows: int) -> Iterator[NDArray[Any]]:
+    count = record["parts"][part]["rows"]
+    for first in range(0, count, rows):
         context.check_stop()
-        with context.store.open(record["parts"]["documents.bin"]["key"]) as stream:
-            while data := stream.read(block):
-                yield np.frombuffer(data, clusters.DOCUMENT)
+        yield _read(context, record, part, dtype, first, min(first + rows, count))
+
+
+def _read(context: Context, record: Json, part: str, dtype: np.dtype[Any], first: int, end: int) -> NDArray[Any]:
+    """Rows `first` to `end` of a binary part."""
+    with context.store.open(record["parts"][part]["key"]) as stream:
+        stream.seek(first * dtype.itemsize)
+        data = stream.read((end - first) * dtype.itemsize)
+    return np.frombuffer(data, dtype)
 
 
 def keep(context: Context) -> Json:
@@ -244,27 +239,35 @@ def keep(context: Context) -> Json:
     shard = ShardCommit(context)
     if shard.committed():
         return {"skipped": True}
+    corpus = _Corpus(context)
     (linked,) = shard_records(context, "link", 1)
-    duplicates = {row["row"]: row["of"] for row in record_rows(context.store, linked, f"duplicates-{context.index:05d}")}
-    held_out = {row["row"] for row in record_rows(context.store, linked, f"held-out-{context.index:05d}")}
+    duplicates = _fates(context, linked, "duplicates", DUPLICATE)
+    fates = np.zeros(corpus.counts[context.index], np.uint8)
+    fates[duplicates["row"]] = FATES.index(Outcome.DUPLICATE)
+    fates[_fates(context, linked, "held-out", np.dtype("<u4"))] = FATES.index(Outcome.HELD_OUT)
+    stands_for = iter(duplicates["of"])
     tally = Tally()
-    upstream = manifest(context.store, context.job.inputs["clean"])
-    context.progress.begin(_out(upstream["shards"][context.index]), "documents")
-    for number, row in enumerate(record_rows(context.store, upstream["shards"][context.index], "documents")):
+    context.progress.begin(len(fates), "documents")
+    rows = record_rows(context.store, corpus.manifest["shards"][context.index], "documents")
+    for row, fate in zip(rows, fates.tolist(), strict=True):
         context.check_stop()
-        if number in duplicates:
-            tally.add(row["id"], Outcome.DUPLICATE)
+        outcome = FATES[fate]
+        tally.add(row["id"], outcome)
+        if outcome is Outcome.DUPLICATE:
             identity = {name: row[name] for name in ("id", "corpus", "key", "ordinal")}
-            shard.part("removed").add(identity | {"outcome": Outcome.DUPLICATE, "of": duplicates[number]})
-        elif number in held_out:
-            tally.add(row["id"], Outcome.HELD_OUT)
-            shard.part("held-out").add(row)
+            shard.part("removed").add(identity | {"outcome": outcome, "of": clusters.id_text(next(stands_for))})
         else:
-            tally.add(row["id"], Outcome.OUT)
-            shard.part("documents").add(row)
+            shard.part("held-out" if outcome is Outcome.HELD_OUT else "documents").add(row)
         context.progress.advance()
     shard.commit(tally)
     return {"counts": tally.counts()}
+
+
+def _fates(context: Context, linked: Json, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """This shard's rows of a part that link wrote."""
+    counts = linked["facts"]["byShard"][name]
+    first = sum(counts[: context.index])
+    return _read(context, linked, f"{name}.bin", dtype, first, first + counts[context.index])
 
 
 def commit(context: Context) -> Json:
@@ -272,7 +275,8 @@ def commit(context: Context) -> Json:
     upstream = manifest(context.store, context.job.inputs["clean"])
     (linked,) = shard_records(context, "link", 1)
     records = shard_records(context, "filter", len(upstream["shards"]))
-    return commit_step(context, records, expected=Tally.load(upstream["tally"]), **linked["facts"])
+    facts = {name: value for name, value in linked["facts"].items() if name != "byShard"}
+    return commit_step(context, records, expected=Tally.load(upstream["tally"]), **facts)
 
 
 def _out(shard: Json) -> int:

@@ -1,65 +1,61 @@
-"""Keys and signatures of texts for deduplication: folded words, shingles, MinHash, bands. Pure.
+"""What deduplication compares of texts: exact keys, MinHash sketches, bands. Pure.
 
-Words are the folded words of text.fold; a shingle is a run of k words; its hash mixes the words' xxh3 hashes. The signature is
-rensa's R-MinHash (its ALGORITHM_VERSION belongs to the step's version); a band is the hash of r neighbouring permutations.
+A shingle is a run of k folded words. The signature is rensa's R-MinHash of the shingles (its ALGORITHM_VERSION belongs to the
+step's version); a band is the hash of r neighbouring permutations. The sketch of a text is the lowest byte of each permutation
+(b-bit minwise hashing, Li and König 2010, with b = 8).
 """
 
-from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from nativealign_api.align import Fuzzy
+from nativealign_workloads.text.hashes import Counts, run_hashes
 
 U64 = NDArray[np.uint64]
 U32 = NDArray[np.uint32]
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+U8 = NDArray[np.uint8]
+
+CHANCE = 1 / 256
+"""Share of the bytes of two unrelated sketches that are equal."""
 
 
-@lru_cache(maxsize=1 << 16)
-def _word_hash(word: str) -> int:
-    return xxhash.xxh3_64_intdigest(word)
+def exact_keys(hashes: U64, counts: Counts) -> U64:
+    """Two numbers for each text that are equal for texts of the same folded words, shape (texts, 2).
+
+    hashes, counts: as text.hashes.word_hashes gives them.
+    """
+    data = hashes.tobytes()
+    bounds = np.concatenate([[0], np.cumsum(counts)]) * hashes.itemsize
+    return np.frombuffer(b"".join(xxhash.xxh3_128_digest(data[a:b]) for a, b in pairwise(bounds.tolist())), "<u8").reshape(-1, 2)
 
 
-def exact_key(tokens: list[str]) -> bytes:
-    """16 bytes that are equal for texts of the same folded words."""
-    return xxhash.xxh3_128_digest(" ".join(tokens))
-
-
-def shingles(tokens: list[str], size: int) -> U64:
-    """Hashes of all runs of `size` words, shape (words - size + 1,); empty for shorter texts."""
-    hashes = np.fromiter(map(_word_hash, tokens), np.uint64, len(tokens))
-    count = len(tokens) - size + 1
-    if count <= 0:
-        return np.empty(0, np.uint64)
-    mixed = np.zeros(count, np.uint64)
-    for offset in range(size):
-        mixed = (mixed ^ hashes[offset : offset + count]) * _MIX
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
-
-
-def signatures(token_lists: list[list[str]], settings: Fuzzy) -> U32:
-    """MinHash signatures, shape (texts, bands * rows); a text shorter than a shingle has all bits set."""
+def signatures(hashes: U64, counts: Counts, settings: Fuzzy) -> U32:
+    """MinHash signatures of the texts that have a shingle, in order, shape (texts, bands * rows)."""
     from rensa import RMinHash
 
+    shingles, runs = run_hashes(hashes, counts, settings.shingle_words)
+    offsets = np.concatenate([[0], np.cumsum(runs[runs > 0])]).astype(np.uint64)
     permutations = settings.bands * settings.rows
-    parts = [shingles(tokens, settings.shingle_words) for tokens in token_lists]
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.uint64)
-    flat = np.concatenate(parts) if parts else np.empty(0, np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, permutations, settings.seed)
-    return np.array(matrix.to_rows(), np.uint32).reshape(len(token_lists), permutations)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, permutations, settings.seed)
+    return np.array(matrix.to_rows(), np.uint32).reshape(-1, permutations)
 
 
 def bands(matrix: U32, settings: Fuzzy) -> U64:
     """Hash of each band of each signature, shape (texts, bands); bands of different numbers never meet."""
-    rows = np.ascontiguousarray(matrix).reshape(len(matrix), settings.bands, settings.rows)
-    hashed = [[xxhash.xxh3_64_intdigest(band.tobytes(), seed=number) for number, band in enumerate(text)] for text in rows]
-    return np.array(hashed, np.uint64).reshape(len(matrix), settings.bands)
+    data, size = np.ascontiguousarray(matrix).data.cast("B"), 4 * settings.rows
+    count = len(matrix) * settings.bands
+    hashed = (xxhash.xxh3_64_intdigest(data[n * size : n * size + size], n % settings.bands) for n in range(count))
+    return np.fromiter(hashed, np.uint64, count).reshape(len(matrix), settings.bands)
 
 
-def similarity(first: U32, others: U32) -> NDArray[np.float64]:
-    """Estimated Jaccard similarity of one signature to several, shape (others,)."""
-    shares: NDArray[np.float64] = (others == first).mean(axis=1)
-    return shares
+def sketches(matrix: U32) -> U8:
+    """The lowest byte of each permutation, shape (texts, bands * rows)."""
+    return matrix.astype(np.uint8)
+
+
+def agreement(similarity: float) -> float:
+    """Share of equal bytes to be expected of two sketches of this Jaccard similarity."""
+    return similarity + (1 - similarity) * CHANCE

@@ -6,8 +6,13 @@ that a reader would not tell apart get one key. Training text is never folded.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+Units = NDArray[np.uint16]
+"""UTF-16 units of a text, shape (units,)."""
 
 _ALEF, _YA, _HA, _KAF, _WAW = "\u0627", "\u064a", "\u0647", "\u0643", "\u0648"
 
@@ -60,7 +65,7 @@ _TABLE = (
 # NFKC turns the isolated form of a mark into SPACE + mark, which would cut the word in two
 _ISOLATED_MARK_FORMS = re.compile("[\ufe70-\ufe72\ufe74\ufe76-\ufe7f\ufc5e-\ufc63\ufcf2-\ufcf4]")
 
-_WORD = re.compile(r"\w+")
+_NOT_WORD = re.compile(r"\W")
 _ARABIC_DIGIT = re.compile("[\u0660-\u0669\u06f0-\u06f9]")
 _DIGIT_TABLE = str.maketrans(DIGITS)
 
@@ -73,10 +78,19 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
+    return _text(fold_units(text))
+
+
+def fold_units(text: str) -> Units:
+    """The folded text as UTF-16 units."""
+    units = _utf16(text)
+    if not _SPECIAL[units].any():
+        return _kept(units)
     folded = _fold_once(text)
-    while (again := _fold_once(folded)) != folded:  # letters that compose once what stood between them is gone
+    # letters that compose once what stood between them is gone; some that casefold takes apart compose again and again
+    while not unicodedata.is_normalized("NFKC", folded) and (again := _fold_once(folded)) != folded:
         folded = again
-    return folded
+    return _utf16(folded)
 
 
 def fold_digits(text: str) -> str:
@@ -86,7 +100,40 @@ def fold_digits(text: str) -> str:
 
 def words(text: str) -> list[str]:
     r"""The words (`\w+`) of the folded text, in order."""
-    return _WORD.findall(fold(text))
+    return _text(_word_units(fold_units(text))).split()
+
+
+def word_units(texts: Sequence[str]) -> tuple[Units, NDArray[np.int64]]:
+    r"""The folded words of many texts as UTF-16 units, and the place of the space that ends each text.
+
+    A space stands at the beginning, after each text, and for everything in a text that is no part of a word (`\w`).
+    """
+    raw = [_utf16(text) for text in texts]
+    units = _FOLDED_WORDS[np.concatenate([_SPACES, *(part for text in raw for part in (text, _SPACES))])]
+    ends = np.cumsum([len(text) + 1 for text in raw], dtype=np.int64)
+    unsure = np.unique(np.searchsorted(ends, np.flatnonzero(units == _UNSURE)))
+    kept = units != _DELETED
+    return _replaced(units[kept], np.cumsum(kept)[ends] - 1, {n: _word_units(fold_units(texts[n])) for n in unsure.tolist()})
+
+
+def _replaced(units: Units, ends: NDArray[np.int64], others: dict[int, Units]) -> tuple[Units, NDArray[np.int64]]:
+    """Puts other units in the place of some texts'; arguments and result as those of word_units."""
+    if not others:
+        return units, ends
+    bounds = np.concatenate([[0], ends])
+    parts, at = [], 0
+    for number, other in others.items():
+        parts += [units[at : bounds[number] + 1], other]
+        at = bounds[number + 1]
+    lengths = np.diff(bounds)
+    lengths[list(others)] = [len(other) + 1 for other in others.values()]
+    return np.concatenate([*parts, units[at:]]), np.cumsum(lengths)
+
+
+def _word_units(folded: Units) -> Units:
+    if ((folded >= _SURROGATE[0]) & (folded < _SURROGATE[1])).any():
+        folded = _utf16(_NOT_WORD.sub(" ", _text(folded)))
+    return np.where(_IN_WORD[folded], folded, _SPACE)
 
 
 def key(text: str) -> str:
@@ -100,28 +147,69 @@ def _fold_once(text: str) -> str:
     units = _utf16(text)
     if _NEEDS_CASEFOLD[units].any():
         units = _utf16(text.casefold())
+    return _text(_kept(units))
+
+
+def _kept(units: Units) -> Units:
     folded = _FOLDED[units]
-    kept: bytes = folded[folded != _DELETED].tobytes()
-    return kept.decode("utf-16-le", "surrogatepass")
+    kept: Units = folded[folded != _DELETED]
+    return kept
 
 
-def _utf16(text: str) -> np.ndarray:
+def _utf16(text: str) -> Units:
     return np.frombuffer(text.encode("utf-16-le", "surrogatepass"), dtype="<u2")
 
 
-def _lookup_tables() -> tuple[np.ndarray, np.ndarray]:
-    """By UTF-16 unit: (the folded unit or _DELETED, whether str.casefold() has to do it). Several times faster than translate()."""
+def _text(units: Units) -> str:
+    return units.tobytes().decode("utf-16-le", "surrogatepass")
+
+
+def _composing() -> set[str]:
+    """Characters that may become one with the character before them (UAX #15: second in a canonical composition)."""
+    decompositions = (unicodedata.decomposition(chr(code)).split() for code in range(0x10000))
+    seconds = {chr(int(parts[1], 16)) for parts in decompositions if len(parts) == 2 and parts[0][0] != "<"}
+    return seconds | set(map(chr, [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]))  # vowels and finals of Hangul
+
+
+def _lookup_tables() -> tuple[Units, NDArray[np.bool_], NDArray[np.bool_]]:
+    """By UTF-16 unit: (the folded unit or _DELETED, whether str.casefold() has to do it, whether it may need more than this table).
+
+    Several times faster than translate(). More is needed for what becomes several characters or one with another.
+    """
     folded = np.arange(0x10000, dtype="<u2")
     needs_casefold = np.zeros(0x10000, dtype=bool)
+    special = np.zeros(0x10000, dtype=bool)
+    composing = _composing()
     for code in range(0x10000):
         char = chr(code)
-        lowered = _TABLE.get(char, char.casefold())
-        if len(lowered) > 1 or 0xD800 <= code < 0xE000:  # several characters, or outside the basic plane
-            needs_casefold[code] = True
-        else:
+        base = unicodedata.normalize("NFKC", char)
+        lowered, settled = _folded_character(char), _folded_character(base) if len(base) == 1 else base
+        moves = unicodedata.combining(char) and char not in ARABIC_MARKS
+        needs_casefold[code] = len(lowered) > 1 or _SURROGATE[0] <= code < _SURROGATE[1]
+        several = len(settled) > 1 or settled > "\uffff"
+        special[code] = needs_casefold[code] or several or moves or char in composing or base in composing
+        if not special[code]:
+            folded[code] = ord(settled) if settled else _DELETED
+        elif not needs_casefold[code]:
             folded[code] = ord(lowered) if lowered else _DELETED
-    return folded, needs_casefold
+    return folded, needs_casefold, special
 
+
+def _folded_character(char: str) -> str:
+    return _TABLE.get(char, char.casefold())
+
+
+_SPACE = np.uint16(ord(" "))
+_SURROGATE = (0xD800, 0xE000)
+
+_IN_WORD = np.array([char == "_" or char.isalnum() for char in map(chr, range(0x10000))])
+_IN_WORD[_SURROGATE[0] : _SURROGATE[1]] = True  # word_units has looked
+r"""By UTF-16 unit: whether `\w` is this character. Several times faster than the expression."""
 
 _DELETED = 0xFFFF  # a noncharacter: its own fold is nothing
-_FOLDED, _NEEDS_CASEFOLD = _lookup_tables()
+_UNSURE = 0xFFFE  # another one
+_FOLDED, _NEEDS_CASEFOLD, _SPECIAL = _lookup_tables()
+_SPACES = np.array([_SPACE])
+_FOLDED_WORDS = np.where((_FOLDED == _DELETED) | _IN_WORD[_FOLDED], _FOLDED, _SPACE)
+_FOLDED_WORDS[_SPECIAL] = _UNSURE
+"""By UTF-16 unit: the folded unit, a space for what is no part of a word, _DELETED, or _UNSURE."""

@@ -1,0 +1,106 @@
+"""Keys of documents on their way from dedup's sign to its group: which documents may be the same, partition by partition.
+
+A key is a number that documents share, with what tells whether they are the same: a sketch of bytes. Partitions are small enough
+to be compared in memory one by one, however large the corpus is.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[Any]
+Edges = NDArray[np.uint32]
+
+PARTITION_BYTES = 64 << 20
+"""Keys that group holds at the same time."""
+
+BLOCK_BYTES = 32 << 20
+"""Keys that sign holds at the same time."""
+
+COMPARED_BYTES = 16 << 20
+"""Sketches that are compared at once."""
+
+
+def layout(sketch_bytes: int) -> np.dtype[Any]:
+    """One key. rank: the first 64 bits of the document's id; document: its ordinal."""
+    return np.dtype([("key", "<u8"), ("rank", "<u8"), ("document", "<u4"), ("sketch", "u1", (sketch_bytes,))])
+
+
+def partitions(documents: int, bytes_per_document: int, shards: int) -> int:
+    """How many partitions all keys are cut into: a multiple of `shards`, each of about PARTITION_BYTES at most."""
+    return shards * max(1, math.ceil(documents * bytes_per_document / (shards * PARTITION_BYTES)))
+
+
+class KeyWriter:
+    """A shard's keys, sorted by partition, through a file of sorted runs. Memory: BLOCK_BYTES, or one partition of the shard."""
+
+    def __init__(self, path: Path, sketch_bytes: int, count: int) -> None:
+        """`count`: number of partitions."""
+        self._layout, self._count = layout(sketch_bytes), count
+        self.path, self._runs_path = path, path.with_suffix(".runs")
+        self._runs_path.write_bytes(b"")
+        self._pending: list[Keys] = []
+        self._bounds: list[NDArray[np.int64]] = []
+        """Where each partition begins in each run, and the run's end; rows of the file."""
+        self._rows = 0
+
+    def add(self, key: NDArray[np.uint64], rank: NDArray[np.uint64], document: Edges, sketch: NDArray[np.uint8]) -> None:
+        """Keys with their documents, shapes (n,), (n,), (n,) and (n, sketch_bytes)."""
+        keys = np.empty(len(key), self._layout)
+        keys["key"], keys["rank"], keys["document"], keys["sketch"] = key, rank, document, sketch
+        self._pending.append(keys)
+        if sum(block.nbytes for block in self._pending) >= BLOCK_BYTES:
+            self._flush()
+
+    def finish(self) -> list[int]:
+        """Writes the file; returns where each partition begins in it, in rows, and the end."""
+        self._flush()
+        sizes = np.zeros(self._count, np.int64)
+        with self.path.open("wb") as file:
+            runs = np.memmap(self._runs_path, self._layout, "r") if self._rows else np.empty(0, self._layout)
+            for partition in range(self._count):
+                for bounds in self._bounds:
+                    first, end = bounds[partition : partition + 2]
+                    file.write(runs[first:end].tobytes())
+                    sizes[partition] += end - first
+        self._runs_path.unlink()
+        return [0, *np.cumsum(sizes).tolist()]
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        keys = np.concatenate(self._pending)
+        self._pending = []
+        partition = keys["key"] % np.uint64(self._count)
+        order = np.argsort(partition, kind="stable")
+        self._bounds.append(self._rows + np.searchsorted(partition[order], np.arange(self._count + 1)))
+        self._rows += len(keys)
+        with self._runs_path.open("ab") as file:
+            file.write(keys[order].tobytes())
+
+
+def links(keys: Keys, agreement: float) -> Edges:
+    """Pairs of documents of the same key, shape (n, 2): the one of the smallest rank with each whose sketch agrees with its own.
+
+    agreement: share of the sketch's bytes that are equal, at least.
+    """
+    order = np.lexsort((keys["rank"], keys["key"]))
+    key = keys["key"][order]
+    opens = np.concatenate([[True], key[1:] != key[:-1]]) if len(key) else np.empty(0, bool)
+    firsts = np.maximum.accumulate(np.where(opens, np.arange(len(key)), 0)) if len(key) else np.empty(0, np.int64)
+    others = np.flatnonzero(~opens)
+    pairs = np.stack([order[firsts[others]], order[others]], axis=1)
+    size = max(1, COMPARED_BYTES // keys["sketch"].shape[1])
+    blocks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    found = np.concatenate([pairs[:0], *(block[_agree(keys, block, agreement)] for block in blocks)])
+    edges: Edges = np.unique(keys["document"][found], axis=0)
+    return edges
+
+
+def _agree(keys: Keys, pairs: NDArray[np.int64], agreement: float) -> NDArray[np.bool_]:
+    equal = keys["sketch"][pairs[:, 0]] == keys["sketch"][pairs[:, 1]]
+    enough: NDArray[np.bool_] = np.count_nonzero(equal, axis=1) >= agreement * equal.shape[1]
+    return enough
