@@ -66,6 +66,8 @@ class TestKubelet:
     """Further variables for every pod."""
     held: set[str] = field(default_factory=set)
     """Steps whose pods are left pending."""
+    stopped: set[str] = field(default_factory=set)
+    """Jobs whose pods' processes are stopped as they start."""
     running: dict[str, Running] = field(default_factory=dict)
     """By uid of the pod."""
     started: list[str] = field(default_factory=list)
@@ -115,6 +117,8 @@ class TestKubelet:
             return
         number = next(self._numbers)
         running = self._spawn(pod, f"127.{1 + number // 60000}.{number // 250 % 240}.{1 + number % 250}")
+        if running.job[1] in self.stopped:
+            os.killpg(running.process.pid, signal.SIGSTOP)
         self.running[metadata["uid"]] = running
         self.started.append(metadata["name"])
         state = {"running": {"startedAt": running.started}}

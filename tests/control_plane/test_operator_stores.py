@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server, s3_server
 from tests.cluster.servers import freeze
-from tests.control_plane.kubelet import Running, TestKubelet
+from tests.control_plane.kubelet import TestKubelet
 from tests.control_plane.site import SECRET, Site, make_namespace
 from tests.control_plane.test_operator_lives import align
 
@@ -51,17 +51,15 @@ def test_two_jobs_of_equal_digests_in_two_namespaces_make_one_result(
         assert all(site.objects(part["key"]) for part in parts.values())
 
 
-def stopped_pod(site: Site, job: str) -> Running:
-    """A pod of a Job, stopped as it starts, so that it cannot end."""
-    running = site.wait(lambda: site.kubelet.process_of(job, site.namespace), f"pod of {job}")
-    os.killpg(running.process.pid, signal.SIGSTOP)
-    return running
-
-
 def test_a_job_made_anew_while_the_old_pods_end_makes_one_result(site: Site) -> None:
     spec = align(site)
-    site.apply("AlignJob", "web", spec)
-    old = stopped_pod(site, "aj-web-rewrite-rewrite-0")
+    job = "aj-web-rewrite-rewrite-0"
+    site.kubelet.stopped.add(job)
+    try:
+        site.apply("AlignJob", "web", spec)
+        old = site.wait(lambda: site.kubelet.process_of(job, site.namespace), f"pod of {job}")
+    finally:
+        site.kubelet.stopped.discard(job)
     site.delete("AlignJob", "web")
     site.apply("AlignJob", "web", spec)
     status = site.finished("AlignJob", "web")
@@ -80,9 +78,14 @@ def test_a_job_whose_store_is_gone_can_be_deleted(site: Site, tmp_path: Path) ->
         assert server.process
         there = Site(site.plane, site.kubelet, server, make_namespace(site.plane, server))
         store = {"bucket": server.bucket, "endpoint": server.endpoint, "credentialsSecret": {"name": SECRET}}
-        there.apply("AlignJob", "web", align(there, store=store))
+        there.kubelet.held.add("clean")
+        try:
+            there.apply("AlignJob", "web", align(there, store=store))
+            there.wait(lambda: "aj-web-clean-filter-0" in there.jobs() or None, "first phase of clean")
+            freeze(server.process)
+        finally:
+            there.kubelet.held.discard("clean")
         pod = there.wait(lambda: there.kubelet.process_of("aj-web-clean-filter-0", there.namespace), "running pod")
-        freeze(server.process)
         there.wait(lambda: takes_sigterm(pod.process.pid), "pod that flushes")
         there.delete("AlignJob", "web")
         there.wait(lambda: not children(there), "end of all children", GONE_SECONDS)
