@@ -65,6 +65,7 @@ CORPUS = {
     "format": "Jsonl",
     "textField": "body",
     "idField": "url",
+    "licenseField": "license",
     "license": "CC-BY-4.0",
 }
 OPTIMIZER = {
@@ -106,6 +107,24 @@ SPECS: dict[str, dict[str, Any]] = {
             "maxWords": 50000,
             "removeBoilerplate": False,
             "repair": {"encoding": False, "presentationForms": False},
+            "personalData": {
+                "countries": ["SA", "EG"],
+                "email": "[email]",
+                "phoneNumber": "[phone]",
+                "iban": "[account]",
+                "nationalId": "[id]",
+            },
+            "quality": {
+                "minAverageWordLength": 3,
+                "maxAverageWordLength": 12,
+                "minAlphabeticWords": 0.5,
+                "minLineEnds": 0.1,
+                "maxDuplicateLines": 0.2,
+                "maxLinesPerWord": 0.3,
+                "maxTopRun": {"first": 0.2, "last": 0.1},
+                "maxDuplicateRuns": {"first": 0.2, "last": 0.1},
+            },
+            "licenses": ["CC-BY-4.0"],
         },
         "dedup": {"mode": "Exact", "fuzzy": {"similarity": 0.8, "shingleWords": 4, "bands": 20, "rows": 5, "seed": 7}},
         "heldOut": {"documents": "5k", "maxPercent": 2.5, "seed": 2},
@@ -224,6 +243,8 @@ CHANGES: dict[str, Any] = {
     "acva-clean": "exams-ar",
     "ar": "en",
     "en": "fr",
+    "SA": "AE",
+    "EG": "MA",
 }
 SINGLE_CHOICE = {"objective", "codeOfConduct.builtin"}
 """Enumerations with one value: nothing to change."""

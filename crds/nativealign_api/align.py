@@ -12,6 +12,7 @@ from nativealign_api.common import (
     Corpus,
     DeepSpeed,
     JobSpec,
+    License,
     ModelFolder,
     OpenAIEngine,
     Optimizer,
@@ -46,6 +47,62 @@ class Repair(Model):
     """Replace Arabic presentation forms (U+FB50 to U+FEFF) by their letters."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+Placeholder = Annotated[str, StringConstraints(max_length=40)]
+
+GULF = ["AE", "BH", "KW", "OM", "QA", "SA"]
+ARAB_STATES = [*GULF, "DJ", "DZ", "EG", "IQ", "JO", "KM", "LB", "LY", "MA", "MR", "PS", "SD", "SO", "SY", "TN", "YE"]
+
+
+class PersonalData(Model):
+    """Personal data that placeholders stand for in the cleaned text, before any of it leaves the cluster. Empty: left as it is."""
+
+    countries: Annotated[list[Country], Field(min_length=1, max_length=64)] = ARAB_STATES
+    """Whose phone numbers and identity numbers are looked for (ISO 3166-1 alpha-2); international phone numbers always are."""
+    email: Placeholder = "[بريد إلكتروني]"
+    """For e-mail addresses."""
+    phone_number: Placeholder = "[رقم هاتف]"
+    """For phone numbers."""
+    iban: Placeholder = "[رقم حساب]"
+    """For international bank account numbers whose check digits hold."""
+    national_id: Placeholder = "[رقم هوية]"
+    """For national identity numbers: where their structure or check digit proves them, or words before them say so."""
+
+
+class FallingLimit(Model):
+    """A limit for runs of several lengths, which falls evenly from the shortest to the longest."""
+
+    first: Share
+    """For the shortest runs."""
+    last: Share
+    """For the longest."""
+
+
+class Quality(Model):
+    """Rules of Gopher and FineWeb2 that a text must keep, with the limits that FineWeb2 found for Arabic; shares, 0 to 1.
+
+    A minimum of 0 and a maximum of 1 switch a rule off.
+    """
+
+    min_average_word_length: Annotated[float, Field(ge=0, le=100)] = 2
+    """Characters of a word, on average, at least."""
+    max_average_word_length: Annotated[float, Field(ge=1, le=1000)] = 9
+    """Characters of a word, on average, at most."""
+    min_alphabetic_words: Share = 0.787
+    """Words with a letter in them, at least."""
+    min_line_ends: Share = 0.143
+    """Lines that end with a mark, Arabic or Latin, at least. Poetry and headlines break it."""
+    max_duplicate_lines: Share = 0.304
+    """Lines that were there before, at most."""
+    max_lines_per_word: Share = 0.189
+    """Line breaks over words, at most."""
+    max_top_run: FallingLimit = FallingLimit(first=0.197, last=0.146)
+    """Characters in the most frequent run of 2, 3 and 4 words, at most."""
+    max_duplicate_runs: FallingLimit = FallingLimit(first=0.165, last=0.109)
+    """Characters in runs of 5 to 10 words that were there before, at most."""
+
+
 class Clean(Model):
     """What is kept before duplicates are looked for."""
 
@@ -59,6 +116,12 @@ class Clean(Model):
     """Drop lines of navigation, sharing, cookies, copyright."""
     repair: Repair = Repair()
     """Repairs of damaged text."""
+    personal_data: PersonalData | None = None
+    """Masks personal data. Default: it stays, for the code of conduct to decide."""
+    quality: Quality | None = None
+    """Filters by quality. Default: none."""
+    licenses: Annotated[list[License], Field(max_length=256)] = []
+    """Licences to keep (SPDX identifiers), by the document's own or else its corpus'. Empty: all."""
 
     cel_rules: ClassVar[tuple[Rule, ...]] = (
         Rule("!has(self.minWords) || !has(self.maxWords) || self.minWords <= self.maxWords", "minWords must not exceed maxWords"),

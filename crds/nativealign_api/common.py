@@ -181,6 +181,9 @@ class ModelFolder(Model):
     """Folder with config.json, tokenizer and *.safetensors."""
 
 
+License = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
 class Corpus(Model):
     """A set of files with one text in each record."""
 
@@ -194,8 +197,10 @@ class Corpus(Model):
     """Field or column that holds the text."""
     id_field: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     """Field or column with the user's own id; kept as an attribute."""
-    license: Annotated[str, StringConstraints(max_length=128)] | None = None
-    """SPDX identifier, recorded in the lineage and the report."""
+    license: License | None = None
+    """Licence of the documents (SPDX identifier), recorded with each and in the report."""
+    license_field: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    """Field or column with a document's own licence, which goes before the corpus'."""
 
 
 class Sharding(Model):

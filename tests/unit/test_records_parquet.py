@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nativealign_workloads.records import BadRecord, Record, read_records
+from nativealign_workloads.records import BadRecord, Fields, Record, read_records
 
 
 def parquet(columns: dict, **options) -> bytes:
@@ -19,7 +19,7 @@ def parquet(columns: dict, **options) -> bytes:
 
 def read(data: bytes, limit: int = 1000) -> list[Record | BadRecord]:
     stream = io.BytesIO(data)
-    return list(read_records(stream, "a.parquet", format="Auto", text_field="text", id_field="id", max_record_bytes=limit))
+    return list(read_records(stream, "a.parquet", format="Auto", fields=Fields(id="id"), max_record_bytes=limit))
 
 
 @settings(deadline=None)
@@ -28,6 +28,14 @@ def test_every_row_is_a_record_in_its_place(documents: list[str], group: int):
     ids = pa.array(range(len(documents)), pa.int64())
     data = parquet({"text": pa.array(documents, pa.string()), "id": ids}, row_group_size=group)
     assert read(data) == [Record(n, text, str(n)) for n, text in enumerate(documents)]
+
+
+def test_a_licence_column_is_read_where_there_is_one():
+    text, licences = pa.array(["أ", "ب", "ج"]), pa.array(["CC0-1.0", None, "MIT"])
+    fields = Fields(license="license")
+    for columns, expected in (({"license": licences}, ["CC0-1.0", None, "MIT"]), ({}, [None] * 3)):
+        stream = io.BytesIO(parquet({"text": text, **columns}))
+        assert [r.license for r in read_records(stream, "a.parquet", format="Auto", fields=fields)] == expected
 
 
 def test_rows_without_usable_text_are_bad_records_in_their_places():

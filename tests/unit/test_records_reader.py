@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nativealign_workloads.errors import UsageError
-from nativealign_workloads.records import BadRecord, Record, detect_format, read_records
+from nativealign_workloads.records import BadRecord, Fields, Record, detect_format, read_records
 
 MIB = 1 << 20
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -27,7 +27,7 @@ def read(
     data: bytes, key: str = "a.jsonl", format: str = "Auto", id_field: str | None = "id", limit: int = MIB
 ) -> list[Record | BadRecord]:
     stream = io.BytesIO(data)
-    return list(read_records(stream, key, format=format, text_field="text", id_field=id_field, max_record_bytes=limit))
+    return list(read_records(stream, key, format=format, fields=Fields(id=id_field), max_record_bytes=limit))
 
 
 def texts(records: list[Record | BadRecord]) -> list[str]:
@@ -115,7 +115,7 @@ def test_a_huge_line_is_skipped_in_bounded_memory_and_the_next_lines_are_read(en
     stream = io.BytesIO(COMPRESS[ending](huge))
     del huge
     tracemalloc.start()
-    records = list(read_records(stream, "a.jsonl" + ending, format="Auto", text_field="text", id_field=None, max_record_bytes=MIB))
+    records = list(read_records(stream, "a.jsonl" + ending, format="Auto", fields=Fields(), max_record_bytes=MIB))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert texts(records) == ["first", "RecordTooLarge", "last"]
@@ -230,5 +230,11 @@ class Trickle(io.RawIOBase):
 def test_the_size_of_the_reads_does_not_matter(ending: str):
     data = "".join(json.dumps({"text": f"نص {n}"}, ensure_ascii=False) + "\n" for n in range(5)).encode()
     stream = Trickle(COMPRESS[ending](data))
-    records = list(read_records(stream, "a.jsonl" + ending, format="Auto", text_field="text", id_field=None))
+    records = list(read_records(stream, "a.jsonl" + ending, format="Auto", fields=Fields()))
     assert texts(records) == [f"نص {n}" for n in range(5)]
+
+
+def test_a_licence_field_is_read_where_it_is_text():
+    lines = b'{"text":"a","license":"CC0-1.0"}\n{"text":"b","license":7}\n{"text":"c"}\n'
+    records = read_records(io.BytesIO(lines), "a.jsonl", format="Auto", fields=Fields(license="license"))
+    assert [r.license for r in records] == ["CC0-1.0", None, None]

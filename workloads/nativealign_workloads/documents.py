@@ -7,7 +7,7 @@ from nativealign_api.common import Corpus
 from nativealign_workloads.commit import Json, read_json, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import NoInputError
-from nativealign_workloads.inspection.corpora import shard_key
+from nativealign_workloads.inspection.corpora import fields_of, shard_key
 from nativealign_workloads.ledger import document_id
 from nativealign_workloads.records import BadRecord, Record, read_records
 from nativealign_workloads.sources import open_source
@@ -17,13 +17,20 @@ COLUMNS = {"Raw": ("raw", "text"), "Cleaned": ("text",), "Aligned": ("rewritten"
 
 
 def corpus_documents(context: Context, corpora: list[Corpus], prefix: str, shard: int) -> Iterator[tuple[Json, Record | BadRecord]]:
-    """Every record of one pinned shard with its identity: id, corpus, key, ordinal."""
+    """Every record of one pinned shard with its identity: id, corpus, key, ordinal, and userId and license where it has them."""
     by_name = {corpus.name: corpus for corpus in corpora}
     for unit in read_json(context.store, shard_key(prefix, shard))["units"]:
-        for record in _records(context, by_name[unit["corpus"]], unit):
+        corpus = by_name[unit["corpus"]]
+        for record in _records(context, corpus, unit):
             context.check_stop()
-            identifier = document_id(unit["corpus"], unit["key"], record.ordinal)
-            yield {"id": identifier, "corpus": unit["corpus"], "key": unit["key"], "ordinal": record.ordinal}, record
+            identifier = document_id(corpus.name, unit["key"], record.ordinal)
+            row = {"id": identifier, "corpus": corpus.name, "key": unit["key"], "ordinal": record.ordinal}
+            yield row | (_attributes(record, corpus) if isinstance(record, Record) else {}), record
+
+
+def _attributes(record: Record, corpus: Corpus) -> Json:
+    found = {"userId": record.user_id, "license": record.license or corpus.license}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _records(context: Context, corpus: Corpus, unit: Json) -> Iterator[Record | BadRecord]:
@@ -33,7 +40,7 @@ def _records(context: Context, corpus: Corpus, unit: Json) -> Iterator[Record | 
     if info is None or info.etag != unit["etag"]:
         problem = f"{corpus.uri}: {unit['key']} is not what it was when the job started"
         raise NoInputError("InputChanged", problem, "create a new job")
-    read = partial(read_records, format=corpus.format, text_field=corpus.text_field, id_field=corpus.id_field)
+    read = partial(read_records, format=corpus.format, fields=fields_of(corpus))
     with source.store.open(f"{source.folder}{unit['key']}") as stream:
         for record in read(stream, unit["key"]):
             if record.ordinal % step == offset:

@@ -7,9 +7,10 @@ they changed something.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
-from nativealign_api.align import Clean
+from nativealign_api.align import Clean, PersonalData
 from nativealign_api.common import Corpus
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, record_rows, shard_records
@@ -19,7 +20,10 @@ from nativealign_workloads.errors import DataError, NoInputError
 from nativealign_workloads.ledger import Tally, total
 from nativealign_workloads.records import BadRecord
 from nativealign_workloads.text.boilerplate import strip_boilerplate
+from nativealign_workloads.text.identifiers import find_ibans, find_national_ids, find_valid_phones
 from nativealign_workloads.text.language import language
+from nativealign_workloads.text.personal import find_emails, replace_spans
+from nativealign_workloads.text.quality import why_poor
 from nativealign_workloads.text.repair import repair_mojibake, repair_presentation_forms
 
 
@@ -32,8 +36,8 @@ class Cleaned:
     reason: str = ""
 
 
-def clean_text(text: str, settings: Clean) -> Cleaned:
-    """Repairs, boilerplate, then the filters, in this order. Pure."""
+def clean_text(text: str, settings: Clean, license: str = "") -> Cleaned:
+    """Repairs, boilerplate, masks, then the filters, in this order. Pure."""
     operations = []
     if settings.repair.encoding:
         text, changed = repair_mojibake(text)
@@ -44,16 +48,39 @@ def clean_text(text: str, settings: Clean) -> Cleaned:
     if settings.remove_boilerplate:
         text, lines = strip_boilerplate(text)
         operations += ["RemoveBoilerplate"] * bool(lines)
-    return Cleaned(text, tuple(operations), _why_filtered(text, settings))
+    if settings.personal_data:
+        text, masked = mask(text, settings.personal_data)
+        operations += masked
+    return Cleaned(text, tuple(operations), _why_filtered(text, settings, license))
 
 
-def _why_filtered(text: str, settings: Clean) -> str:
+def mask(text: str, settings: PersonalData) -> tuple[str, list[str]]:
+    """(text with placeholders for personal data, the operations that changed it); an IBAN is no phone number, so it goes first."""
+    kinds = (
+        ("MaskEmail", settings.email, find_emails),
+        ("MaskIban", settings.iban, find_ibans),
+        ("MaskNationalId", settings.national_id, partial(find_national_ids, countries=settings.countries)),
+        ("MaskPhoneNumber", settings.phone_number, partial(find_valid_phones, countries=settings.countries)),
+    )
+    operations = []
+    for operation, placeholder, find in kinds:
+        if placeholder and (spans := find(text)):
+            text = replace_spans(text, spans, placeholder)
+            operations.append(operation)
+    return text, operations
+
+
+def _why_filtered(text: str, settings: Clean, license: str) -> str:
+    if settings.licenses and license.casefold() not in map(str.casefold, settings.licenses):
+        return "License"
     words = len(text.split())
     if words < settings.min_words:
         return "TooShort"
     if words > settings.max_words:
         return "TooLong"
-    return "Language" if settings.languages and language(text) not in settings.languages else ""
+    if settings.languages and language(text) not in settings.languages:
+        return "Language"
+    return why_poor(text, settings.quality) if settings.quality else ""
 
 
 def run(context: Context) -> Json:
@@ -69,8 +96,7 @@ def run(context: Context) -> Json:
         if isinstance(found, BadRecord):
             _quarantine(shard, tally, row, found)
         else:
-            user_id = {"userId": found.user_id} if found.user_id is not None else {}
-            _keep(shard, tally, row | user_id, clean_text(found.text, settings), found.text)
+            _keep(shard, tally, row, clean_text(found.text, settings, row.get("license", "")), found.text)
         context.progress.advance(out=tally.of(Outcome.OUT).count)
     shard.commit(tally)
     return {"counts": tally.counts()}

@@ -26,7 +26,7 @@ from nativealign_workloads.ledger import Tally
 from nativealign_workloads.sources import model_folder
 from nativealign_workloads.text.chunk import reassemble
 
-IDENTITY = ("id", "corpus", "key", "ordinal", "userId")
+IDENTITY = ("id", "corpus", "key", "ordinal", "userId", "license")
 
 
 NO_ANSWER = Verdict("NoAnswer", 1, 0, Action.RETRY)

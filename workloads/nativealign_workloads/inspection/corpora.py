@@ -15,7 +15,7 @@ from nativealign_workloads.commit import Json, create_first
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import UsageError
 from nativealign_workloads.gc.claim import claim
-from nativealign_workloads.records import BadRecord, Record, detect_format, read_records, read_schema
+from nativealign_workloads.records import BadRecord, Fields, Record, detect_format, read_records, read_schema
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
 
 SAMPLE_RECORDS = 1000
@@ -88,10 +88,15 @@ def plan_shards(given: list[Corpus], listings: list[list[SourceFile]], shards: i
     return [sorted(units, key=lambda unit: (order[unit["corpus"]], unit["key"], unit["stride"])) for units in plan]
 
 
+def fields_of(corpus: Corpus) -> Fields:
+    """Where a corpus' records have what."""
+    return Fields(corpus.text_field, corpus.id_field, corpus.license_field)
+
+
 def describe(corpus: Corpus, source: Source, listing: list[SourceFile]) -> Json:
     """What a look at the head of the first file shows of a corpus: schema, problems, and the size of a record."""
     first = listing[0]
-    read = partial(read_records, format=corpus.format, text_field=corpus.text_field, id_field=corpus.id_field)
+    read = partial(read_records, format=corpus.format, fields=fields_of(corpus))
     with source.store.open(f"{source.folder}{first.key}") as stream:
         counted = _Counted(stream)
         sample = list(_head(read(cast(BinaryIO, counted), first.key), counted, first.size))

@@ -5,9 +5,9 @@ content; `encode_frame` and `read_rows` are the format of our own part files.
 """
 
 from .formats import detect_format
-from .model import BadRecord, Record
+from .model import BadRecord, Fields, Record
 from .parts import encode_frame, read_rows
 from .reader import read_records
 from .schema import read_schema
 
-__all__ = ["BadRecord", "Record", "detect_format", "encode_frame", "read_records", "read_rows", "read_schema"]
+__all__ = ["BadRecord", "Fields", "Record", "detect_format", "encode_frame", "read_records", "read_rows", "read_schema"]

@@ -12,12 +12,22 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of JSON keys, Parquet columns or WARC headers; None for what a corpus does not have."""
+
+    text: str = "text"
+    id: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """One document: its place in the file (from 0, bad records count too), its text as read, the user's own id."""
+    """One document: its place in the file (from 0, bad records count too), its text as read, the user's own id, its licence."""
 
     ordinal: int
     text: str
-    user_id: str | None
+    user_id: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +43,12 @@ class BadRecord:
     detail: str
 
 
-def checked(ordinal: int, text: str, user_id: object, where: str) -> Record | BadRecord:
+def checked(ordinal: int, text: str, where: str, user_id: object = None, license: object = None) -> Record | BadRecord:
     """A Record, unless the text has a character that our files or the tokenizers' cannot hold."""
     nul = text.find("\0")
     if nul >= 0:
         return BadRecord(ordinal, "NulCharacter", f"{where}: U+0000 at character {nul}")
-    return Record(ordinal, text, _user_id(user_id))
+    return Record(ordinal, text, _user_id(user_id), license if isinstance(license, str) else None)
 
 
 def _user_id(value: object) -> str | None:

@@ -6,7 +6,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .model import BadRecord, Broken, Record, Truncated, checked
+from .model import BadRecord, Broken, Fields, Record, Truncated, checked
 
 READ_BYTES = 1 << 20
 BATCH_BYTES = 8 << 20
@@ -19,17 +19,17 @@ def parquet_schema(stream: BinaryIO) -> dict[str, str]:
     return {field.name: str(field.type) for field in pq.read_schema(stream)}
 
 
-def parquet_records(stream: BinaryIO, text_field: str, id_field: str | None, max_record_bytes: int) -> Iterator[Record | BadRecord]:
+def parquet_records(stream: BinaryIO, fields: Fields, max_record_bytes: int) -> Iterator[Record | BadRecord]:
     """Every row as a record; rows without usable text as BadRecords. Raises Truncated or Broken where reading ends."""
     try:
         _check_end(stream)
         file = pq.ParquetFile(stream, buffer_size=READ_BYTES)
-        problem = _text_problem(file.schema_arrow, text_field)
+        problem = _text_problem(file.schema_arrow, fields.text)
         if problem:
             for row in range(file.metadata.num_rows):
                 yield BadRecord(row, problem[0], f"row {row}: {problem[1]}")
         else:
-            yield from _rows(file, text_field, id_field, max_record_bytes)
+            yield from _rows(file, fields, max_record_bytes)
     except pa.ArrowException as exc:
         raise Broken(f"Parquet: {exc}") from None
     except OSError as exc:
@@ -60,17 +60,17 @@ def _text_problem(schema: pa.Schema, text_field: str) -> tuple[str, str] | None:
     return "WrongTextType", f"column {text_field!r} is {kind}, not a string"
 
 
-def _rows(file: pq.ParquetFile, text_field: str, id_field: str | None, max_record_bytes: int) -> Iterator[Record | BadRecord]:
-    has_ids = id_field is not None and file.schema_arrow.get_field_index(id_field) >= 0
-    columns = [text_field, id_field] if has_ids and id_field != text_field else [text_field]
+def _rows(file: pq.ParquetFile, fields: Fields, max_record_bytes: int) -> Iterator[Record | BadRecord]:
+    known = [name if name and file.schema_arrow.get_field_index(name) >= 0 else None for name in (fields.id, fields.license)]
+    columns = list(dict.fromkeys([fields.text, *filter(None, known)]))
     ordinal = 0
     for group in range(file.num_row_groups):  # a batch never spans groups: damage in one leaves those before it whole
         size = _batch_rows(file.metadata.row_group(group))
         for batch in file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
-            texts = batch.column(text_field)
-            ids = batch.column(id_field) if has_ids else None
-            for row in range(len(texts)):
-                yield _record(ordinal, texts[row], None if ids is None else ids[row], text_field, max_record_bytes)
+            others = [batch.column(name) if name else None for name in known]
+            for row, text in enumerate(batch.column(fields.text)):
+                values = (None if column is None else column[row].as_py() for column in others)
+                yield _record(ordinal, text, fields.text, max_record_bytes, *values)
                 ordinal += 1
 
 
@@ -80,7 +80,9 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
     return min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean)))
 
 
-def _record(ordinal: int, text: pa.Scalar, user_id: pa.Scalar | None, text_field: str, max_record_bytes: int) -> Record | BadRecord:
+def _record(
+    ordinal: int, text: pa.Scalar, text_field: str, max_record_bytes: int, user_id: object, license: object
+) -> Record | BadRecord:
     where = f"row {ordinal}"
     if isinstance(text, pa.DictionaryScalar):
         text = text.value
@@ -90,6 +92,6 @@ def _record(ordinal: int, text: pa.Scalar, user_id: pa.Scalar | None, text_field
     if content.size > max_record_bytes:
         return BadRecord(ordinal, "RecordTooLarge", f"{where}: more than {max_record_bytes} bytes")
     try:
-        return checked(ordinal, content.to_pybytes().decode(), None if user_id is None else user_id.as_py(), where)
+        return checked(ordinal, content.to_pybytes().decode(), where, user_id, license)
     except UnicodeDecodeError as exc:
         return BadRecord(ordinal, "NotUtf8", f"{where}: {exc.reason} at byte {exc.start}")

@@ -15,7 +15,7 @@ from nativealign_workloads.errors import UsageError
 from .decompress import plain_blocks
 from .formats import MAGIC_SIZE, compression_of, detect_format
 from .lines import Line, split_lines
-from .model import BadRecord, Broken, Record, Truncated, checked
+from .model import BadRecord, Broken, Fields, Record, Truncated, checked
 
 MAX_RECORD_BYTES = 16 << 20
 BOM = b"\xef\xbb\xbf"
@@ -28,21 +28,20 @@ def read_records(
     key: str,
     *,
     format: str,
-    text_field: str,
-    id_field: str | None,
+    fields: Fields,
     max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> Records:
     """Read one object.
 
     `format` is Jsonl (one object a line), Parquet (`stream` must be seekable), Text (one document a line) or Auto, by
-    the name; Jsonl and Text may be compressed with gzip or zstd. `text_field` and `id_field` name JSON keys or
-    Parquet columns. A record of more than `max_record_bytes` (its line, or its Parquet text) is skipped without
-    being held. Blank lines are no records. Raises UsageError `UnknownFormat` if Auto cannot tell.
+    the name; Jsonl and Text may be compressed with gzip or zstd. A record of more than `max_record_bytes` (its line, or
+    its Parquet text) is skipped without being held. Blank lines are no records. Raises UsageError `UnknownFormat` if Auto
+    cannot tell.
     """
     chosen = detect_format(key) if format == "Auto" else format
     if chosen is None:
         raise UsageError("UnknownFormat", f"the name {key} does not tell its format", "set the corpus' format")
-    return _to_the_break(_records(stream, key, chosen, text_field, id_field, max_record_bytes), key)
+    return _to_the_break(_records(stream, key, chosen, fields, max_record_bytes), key)
 
 
 def _to_the_break(records: Records, key: str) -> Records:
@@ -58,16 +57,16 @@ def _to_the_break(records: Records, key: str) -> Records:
         yield BadRecord(following, "BrokenFile", f"{key}: {exc}")
 
 
-def _records(stream: BinaryIO, key: str, format: str, text_field: str, id_field: str | None, max_record_bytes: int) -> Records:
+def _records(stream: BinaryIO, key: str, format: str, fields: Fields, max_record_bytes: int) -> Records:
     head = _head(stream)
     compression = compression_of(key, format, head)
     if format == "Parquet":
         from .parquet import parquet_records  # pyarrow is slow to import
 
-        yield from parquet_records(stream, text_field, id_field, max_record_bytes)
+        yield from parquet_records(stream, fields, max_record_bytes)
         return
     lines = split_lines(plain_blocks(stream, head, compression), max_record_bytes)
-    parse = partial(_json_record, text_field=text_field, id_field=id_field) if format == "Jsonl" else _text_record
+    parse = partial(_json_record, fields=fields) if format == "Jsonl" else _text_record
     yield from _line_records(lines, parse, max_record_bytes)
 
 
@@ -95,24 +94,24 @@ def _line_records(lines: Iterator[Line], parse: Callable[[int, bytes, str], Reco
 
 def _text_record(ordinal: int, content: bytes, where: str) -> Record | BadRecord:
     try:
-        return checked(ordinal, content.decode(), None, where)
+        return checked(ordinal, content.decode(), where)
     except UnicodeDecodeError as exc:
         return BadRecord(ordinal, "NotUtf8", f"{where}: {exc.reason} at byte {exc.start} of the line")
 
 
-def _json_record(ordinal: int, content: bytes, where: str, *, text_field: str, id_field: str | None) -> Record | BadRecord:
+def _json_record(ordinal: int, content: bytes, where: str, *, fields: Fields) -> Record | BadRecord:
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as exc:
         return _not_json(ordinal, content, where, str(exc))
     if not isinstance(value, dict):
         return BadRecord(ordinal, "NotAnObject", f"{where}: a JSON {type(value).__name__}, not an object")
-    if text_field not in value:
-        return BadRecord(ordinal, "MissingTextField", f"{where}: no field {text_field!r}")
-    text = value[text_field]
+    if fields.text not in value:
+        return BadRecord(ordinal, "MissingTextField", f"{where}: no field {fields.text!r}")
+    text = value[fields.text]
     if not isinstance(text, str):
-        return BadRecord(ordinal, "WrongTextType", f"{where}: {text_field!r} is {type(text).__name__}, not a string")
-    return checked(ordinal, text, value.get(id_field) if id_field else None, where)
+        return BadRecord(ordinal, "WrongTextType", f"{where}: {fields.text!r} is {type(text).__name__}, not a string")
+    return checked(ordinal, text, where, *(value.get(name) if name else None for name in (fields.id, fields.license)))
 
 
 def _not_json(ordinal: int, content: bytes, where: str, problem: str) -> BadRecord:

@@ -1,0 +1,157 @@
+"""Numbers that stand for a person: phone numbers of given countries, IBANs, national identity numbers. Called by clean.
+
+Precision first: a number is taken for one where its structure or its check digit proves it, or where words before it say so. All
+functions read every row of digits, return spans (start, end), ascending and disjoint, and leave the text alone.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from nativealign_workloads.errors import UsageError
+from nativealign_workloads.text.fold import fold_digits
+from nativealign_workloads.text.personal import find_phones
+
+Spans = list[tuple[int, int]]
+
+SAID_BEFORE = 60
+"""Characters before a number in which a word may say what it is."""
+
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+_IBAN_LENGTHS = {
+    "AE": 23, "BH": 22, "DJ": 27, "EG": 29, "IQ": 23, "JO": 30, "KW": 30, "LB": 28, "LY": 25, "MR": 27, "OM": 23, "PS": 29,
+    "QA": 29, "SA": 24, "SD": 18, "SO": 23, "TN": 24, "YE": 30,
+}  # fmt: skip
+"""Of Arab states in the registry of ISO 13616; for others the check digits decide alone."""
+
+_IDENTITY = re.compile(
+    r"(?:[اأإ]?ل?رقم|[اأإ]?لبطاق[ةه]|بطاق[ةه])\s+(?:[اأإ]?ل)?(?:قومي|وطني|مدني|شخصي[ةه]?|هوي[ةه]|[إا]قام[ةه]|تعريف|بطاق[ةه])|"
+    r"(?:[اأإ]?ل)?هوي[ةه]|[اأإ]لسجل المدني|(?:[اأإ]?ل)?[إا]قام[ةه] رقم|"
+    r"\b(?:national id|identity (?:card|number)|civil id|emirates id|iqama|qid|cnie?|cin|carte (?:nationale )?d.identit[ée])\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """How a country's identity numbers look. `proven`: whether a number shows by itself that it is one."""
+
+    pattern: re.Pattern[str]
+    proven: Callable[[str], bool] | None = None
+    """Of its digits; None where only words can tell."""
+    also_said: bool = False
+    """Whether words must say it too, because too many other numbers pass."""
+
+
+def find_valid_phones(text: str, countries: Sequence[str]) -> Spans:
+    """Phone numbers that exist: international ones, and national ones of the countries (ISO 3166-1 alpha-2).
+
+    By the numbering plans of libphonenumber. Raises UsageError UnknownCountry.
+    """
+    import phonenumbers
+
+    if unknown := [country for country in countries if country not in phonenumbers.SUPPORTED_REGIONS]:
+        raise UsageError("UnknownCountry", f"no numbering plan for {', '.join(unknown)}", "ISO 3166-1 alpha-2, e.g. SA")
+
+    def exists(number: str) -> bool:
+        for country in countries or ["ZZ"]:
+            try:
+                parsed = phonenumbers.parse(re.sub(r"^00", "+", number), country)
+            except phonenumbers.NumberParseException:
+                continue
+            if phonenumbers.is_valid_number(parsed) or (
+                phonenumbers.is_possible_number(parsed) and not number.startswith(("0", "+"))
+            ):
+                return True
+        return False
+
+    digits = fold_digits(text)
+    return [(start, end) for start, end in find_phones(text) if exists(digits[start:end])]
+
+
+def find_ibans(text: str) -> Spans:
+    """International bank account numbers whose check digits hold (ISO 13616, ISO 7064 mod 97-10)."""
+    found = []
+    for match in _IBAN.finditer(fold_digits(text)):
+        compact = match[0].replace(" ", "")
+        length = _IBAN_LENGTHS.get(compact[:2])
+        if length in (None, len(compact)) and int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1:
+            found.append(match.span())
+    return found
+
+
+def find_national_ids(text: str, countries: Sequence[str]) -> Spans:
+    """Identity numbers of the countries; those without a rule here have none."""
+    digits = fold_digits(text)
+    found: set[tuple[int, int]] = set()
+    for rule in (_IDENTITIES[country] for country in countries if country in _IDENTITIES):
+        found.update(match.span() for match in rule.pattern.finditer(digits) if _is_identity(digits, match, rule))
+    return disjoint(sorted(found))
+
+
+def disjoint(spans: Spans) -> Spans:
+    """Spans, ascending by start, without those that overlap the one before."""
+    kept: Spans = []
+    for span in spans:
+        if not kept or span[0] >= kept[-1][1]:
+            kept.append(span)
+    return kept
+
+
+def _is_identity(text: str, match: re.Match[str], rule: _Identity) -> bool:
+    proven = rule.proven is not None and rule.proven(re.sub(r"\D", "", match[0]))
+    if proven and not rule.also_said:
+        return True
+    return (proven or rule.proven is None) and _IDENTITY.search(
+        text, max(0, match.start() - SAID_BEFORE), match.start()
+    ) is not None
+
+
+def _luhn(digits: str) -> bool:
+    doubled = (int(d) * (2 if place % 2 else 1) for place, d in enumerate(reversed(digits)))
+    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
+
+
+def _born(digits: str) -> bool:
+    """Century (2: 1900s, 3: 2000s), year, month, day."""
+    try:
+        return date(1700 + 100 * int(digits[0]) + int(digits[1:3]), int(digits[3:5]), int(digits[5:7])) <= date.today()
+    except ValueError:
+        return False
+
+
+def _egyptian(digits: str) -> bool:
+    return _born(digits) and (1 <= int(digits[7:9]) <= 35 or digits[7:9] == "88")  # the governorate of birth, 88 abroad
+
+
+def _kuwaiti(digits: str) -> bool:
+    weighted = sum(int(d) * weight for d, weight in zip(digits, (2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2), strict=False))
+    return _born(digits) and 11 - weighted % 11 == int(digits[11])
+
+
+def _number(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w.,/+-]){pattern}(?![\w/]|[.,]\d)")
+
+
+_IDENTITIES = {
+    "EG": _Identity(_number(r"[23]\d{13}"), _egyptian),
+    "SA": _Identity(_number(r"[12]\d{9}"), _luhn, also_said=True),
+    "AE": _Identity(_number(r"784[- ]?\d{4}[- ]?\d{7}[- ]?\d"), _luhn),
+    "KW": _Identity(_number(r"[23]\d{11}"), _kuwaiti),
+    "BH": _Identity(_number(r"\d{9}")),
+    "DZ": _Identity(_number(r"\d{18}")),
+    "IQ": _Identity(_number(r"\d{12}")),
+    "JO": _Identity(_number(r"\d{10}")),
+    "LY": _Identity(_number(r"[12]\d{11}")),
+    "MA": _Identity(_number(r"[A-Za-z]{1,2} ?\d{5,6}")),
+    "OM": _Identity(_number(r"\d{7,9}")),
+    "PS": _Identity(_number(r"\d{9}")),
+    "QA": _Identity(_number(r"[23]\d{10}")),
+    "SD": _Identity(_number(r"\d{11}")),
+    "SY": _Identity(_number(r"\d{11}")),
+    "TN": _Identity(_number(r"\d{8}")),
+    "YE": _Identity(_number(r"\d{11}")),
+}
+"""By country. Egypt: century, date of birth, governorate. Emirates: Luhn. Kuwait: date of birth, weighted check digit. Saudi
+Arabia: Luhn, of residents too. The others have no check digit that is published, or none at all."""
