@@ -191,8 +191,12 @@ class Corpus(Model):
     """Name in ids, counts and reports; unique in the job."""
     uri: Uri
     """Files: a pattern such as s3://corpora/web/*.jsonl.zst, or a folder (all files below it)."""
-    format: Literal["Auto", "Jsonl", "Parquet", "Text"] = "Auto"
-    """File format; Auto goes by the name: .jsonl, .json, .parquet, .txt, also with .gz or .zst. Text is one document per line."""
+    format: Literal["Auto", "Jsonl", "Parquet", "Arrow", "Text", "Warc"] = "Auto"
+    """File format; Auto goes by the name: .jsonl, .json, .txt, .warc, .wet, also with .gz or .zst, and .parquet, .arrow.
+
+    Text is one document per line. Arrow is the streaming format that `datasets` saves. Of Warc the plain texts are read, as WET
+    files have them, and the fields are headers such as WARC-Target-URI.
+    """
     text_field: Annotated[str, StringConstraints(min_length=1, max_length=128)] = "text"
     """Field or column that holds the text."""
     id_field: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None

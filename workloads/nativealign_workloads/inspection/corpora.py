@@ -13,9 +13,9 @@ from nativealign_api.identity import digest
 from nativealign_api.plan import input_prefix
 from nativealign_workloads.commit import Json, create_first
 from nativealign_workloads.context import Context
-from nativealign_workloads.errors import UsageError
+from nativealign_workloads.errors import NoInputError, UsageError
 from nativealign_workloads.gc.claim import claim
-from nativealign_workloads.records import BadRecord, Fields, Record, detect_format, read_records, read_schema
+from nativealign_workloads.records import BadRecord, Fields, Record, detect_format, is_card, read_records, read_schema
 from nativealign_workloads.sources import Source, SourceFile, open_source, required_files
 
 SAMPLE_RECORDS = 1000
@@ -28,7 +28,7 @@ TOKENS_PER_WORD = 2.0
 def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
     """Lists the corpora, cuts them into shards, writes both under `inputs/<digest>/`, and returns the facts."""
     sources = [open_source(context, corpus.uri) for corpus in given]
-    listings = [required_files(source) for source in sources]
+    listings = [data_files(source) for source in sources]
     check_names(given, listings)
     size = sum(file.size for listing in listings for file in listing)
     shards = sharding.shards or max(1, math.ceil(size / sharding.target_bytes))
@@ -50,6 +50,16 @@ def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
         "bytes": size,
         "corpora": facts,
     }
+
+
+def data_files(source: Source) -> list[SourceFile]:
+    """The files of a source without those that only describe a dataset. Raises NoInputError InputEmpty where there is none."""
+    found = [file for file in required_files(source) if not is_card(file.key)]
+    if not found:
+        raise NoInputError(
+            "InputEmpty", f"{source.uri}: only a dataset's description, no data", "add the data files, or check the URI"
+        )
+    return found
 
 
 def check_names(given: list[Corpus], listings: list[list[SourceFile]]) -> None:

@@ -9,21 +9,34 @@ _FORMATS = {
     ".ndjson": "Jsonl",
     ".json": "Jsonl",
     ".parquet": "Parquet",
+    ".arrow": "Arrow",
     ".txt": "Text",
     ".text": "Text",
+    ".warc": "Warc",
+    ".wet": "Warc",
 }
+_CARDS = ("README.md", "LICENSE", "LICENSE.txt", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
+"""What a Hugging Face dataset folder has beside its data."""
+
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC = {
     "gzip": b"\x1f\x8b",  # RFC 1952, 2.3.1
     "zstd": b"\x28\xb5\x2f\xfd",  # RFC 8878, 3.1.1
     "Parquet": b"PAR1",
+    "Arrow": b"\xff\xff\xff\xff",  # a message of the streaming format
 }
+COLUMNAR = ("Parquet", "Arrow")
 MAGIC_SIZE = 4
 
 
 def detect_format(key: str) -> str | None:
-    """`Jsonl`, `Parquet` or `Text` by the name's endings (`.jsonl.zst`, `.txt.gz`, …); None if they say nothing."""
+    """`Jsonl`, `Parquet`, `Text` or `Warc` by the name's endings (`.jsonl.zst`, `.txt.gz`, …); None if they say nothing."""
     return _FORMATS.get(_endings(key)[0])
+
+
+def is_card(key: str) -> bool:
+    """Whether a file describes a dataset instead of holding its records."""
+    return PurePosixPath(key).name in _CARDS
 
 
 def compression_of(key: str, format: str, head: bytes) -> str | None:
@@ -33,7 +46,7 @@ def compression_of(key: str, format: str, head: bytes) -> str | None:
     nor does a name that says nothing of its content.
     """
     named = _COMPRESSIONS.get(_endings(key)[1])
-    expected = "Parquet" if format == "Parquet" else named
+    expected = format if format in COLUMNAR else named
     found = _content(head)
     if found is None and expected and len(head) < MAGIC_SIZE and _MAGIC[expected].startswith(head):
         found = expected

@@ -35,7 +35,7 @@ class BadRecord:
     """A record, or the rest of a file, that is set aside.
 
     `reason` is one of NotUtf8, NotJson, NotAnObject, MissingTextField, WrongTextType, LoneSurrogate, NulCharacter,
-    RecordTooLarge (one record each), TruncatedFile, BrokenFile (nothing follows). `detail` says where and what.
+    RecordTooLarge, NotPlainText (one record each), TruncatedFile, BrokenFile (nothing follows). `detail` says where and what.
     """
 
     ordinal: int

@@ -13,9 +13,10 @@ import orjson
 from nativealign_workloads.errors import UsageError
 
 from .decompress import plain_blocks
-from .formats import MAGIC_SIZE, compression_of, detect_format
+from .formats import COLUMNAR, MAGIC_SIZE, compression_of, detect_format
 from .lines import Line, split_lines
 from .model import BadRecord, Broken, Fields, Record, Truncated, checked
+from .warc import warc_records
 
 MAX_RECORD_BYTES = 16 << 20
 BOM = b"\xef\xbb\xbf"
@@ -33,10 +34,10 @@ def read_records(
 ) -> Records:
     """Read one object.
 
-    `format` is Jsonl (one object a line), Parquet (`stream` must be seekable), Text (one document a line) or Auto, by
-    the name; Jsonl and Text may be compressed with gzip or zstd. A record of more than `max_record_bytes` (its line, or
-    its Parquet text) is skipped without being held. Blank lines are no records. Raises UsageError `UnknownFormat` if Auto
-    cannot tell.
+    `format` is Jsonl (one object a line), Text (one document a line), Warc (its plain texts), Parquet, Arrow or Auto, by
+    the name. Parquet and Arrow need a seekable stream; the others may be compressed with gzip or zstd. A record of more
+    than `max_record_bytes` (its line, or its text) is skipped without being held. Blank lines are no records. Raises
+    UsageError `UnknownFormat` if Auto cannot tell.
     """
     chosen = detect_format(key) if format == "Auto" else format
     if chosen is None:
@@ -60,10 +61,13 @@ def _to_the_break(records: Records, key: str) -> Records:
 def _records(stream: BinaryIO, key: str, format: str, fields: Fields, max_record_bytes: int) -> Records:
     head = _head(stream)
     compression = compression_of(key, format, head)
-    if format == "Parquet":
-        from .parquet import parquet_records  # pyarrow is slow to import
+    if format in COLUMNAR:
+        from .columnar import columnar_records  # pyarrow is slow to import
 
-        yield from parquet_records(stream, fields, max_record_bytes)
+        yield from columnar_records(stream, format, fields, max_record_bytes)
+        return
+    if format == "Warc":
+        yield from warc_records(plain_blocks(stream, head, compression), fields, max_record_bytes)
         return
     lines = split_lines(plain_blocks(stream, head, compression), max_record_bytes)
     parse = partial(_json_record, fields=fields) if format == "Jsonl" else _text_record

@@ -6,7 +6,7 @@ from typing import BinaryIO
 import orjson
 
 from .decompress import plain_blocks
-from .formats import detect_format
+from .formats import COLUMNAR, detect_format
 from .lines import split_lines
 from .model import Broken, Truncated
 
@@ -20,10 +20,10 @@ def read_schema(stream: BinaryIO, key: str, *, format: str = "Auto", max_record_
     """Field name -> type of the first readable record (JSON's types, Arrow's for Parquet); {} for text and unreadable files."""
     chosen = detect_format(key) if format == "Auto" else format
     try:
-        if chosen == "Parquet":
-            from .parquet import parquet_schema  # pyarrow is slow to import
+        if chosen in COLUMNAR:
+            from .columnar import columnar_schema  # pyarrow is slow to import
 
-            return parquet_schema(stream)
+            return columnar_schema(stream, str(chosen))
         return next(_objects(stream, key, max_record_bytes), {}) if chosen == "Jsonl" else {}
     except (OSError, ValueError, Broken, Truncated):
         return {}
