@@ -172,8 +172,8 @@ class Seed(Model):
 
     documents: Annotated[Count, Field(ge=1)] = 96_000
     """How many documents; all of them where there are fewer."""
-    strategy: Literal["Random", "HighPerplexity", "LowPerplexity"] = "Random"
-    """Which documents, as in the paper's ablation."""
+    strategy: Literal["Random", "Stratified", "HighPerplexity", "LowPerplexity"] = "Random"
+    """Which documents: the paper's ablation; Stratified takes as many of each corpus as of every other."""
     perplexity_model: ModelFolder | None = None
     """Causal language model for the two perplexity strategies."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
@@ -181,13 +181,13 @@ class Seed(Model):
 
     cel_rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.strategy) || self.strategy == 'Random' || has(self.perplexityModel)",
+            "!has(self.strategy) || !self.strategy.endsWith('Perplexity') || has(self.perplexityModel)",
             "strategy needs perplexityModel",
         ),
     )
 
     def problems(self) -> Iterator[str]:
-        if self.strategy != "Random" and self.perplexity_model is None:
+        if self.strategy.endswith("Perplexity") and self.perplexity_model is None:
             yield f"strategy {self.strategy} needs perplexityModel"
 
 

@@ -66,7 +66,7 @@ def _has_worker(spec: Any) -> bool:
 
 
 def _by_perplexity(spec: Any) -> bool:
-    return bool(spec.seed.strategy != "Random")
+    return bool(spec.seed.strategy.endswith("Perplexity"))
 
 
 _INSPECT = _step(INSPECT, 1, "", "", _single("list"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nativealign_api.align import AlignGates, Chunking, Clean, Rewrite
 from nativealign_api.pretrain import MixEntry
-from nativealign_workloads.align.annotate import draw, summarize
+from nativealign_workloads.align.annotate import summarize
 from nativealign_workloads.align.assess import gates, preservation
 from nativealign_workloads.align.assess import summarize as summarize_measure
 from nativealign_workloads.align.chunks import counter, cut
@@ -82,10 +82,6 @@ def test_a_refused_chunk_goes_to_the_expert_and_is_dropped_when_that_refuses_too
 def test_identity_pairs_stay_within_their_share(changed: int, percent: float) -> None:
     allowed = identity_limit(changed, percent)
     assert allowed * 100 <= percent * (changed + allowed) + 1e-6 * (changed + allowed)
-
-
-def test_the_sample_takes_the_smallest_ranks_and_ties_by_id() -> None:
-    assert draw([(1.0, "b", 0), (1.0, "a", 1), (0.5, "c", 2), (9.0, "d", 3)], 3) == [("c", 2), ("a", 1), ("b", 0)]
 
 
 def test_pairs_are_counted_with_their_guards_and_cost() -> None:

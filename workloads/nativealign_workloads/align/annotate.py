@@ -5,7 +5,6 @@ sample    one pod: the sample; the worker's tokenizer where it is made on the sp
 annotate  each shard: pairs of the sampled documents in it
 """
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -17,6 +16,7 @@ from nativealign_api.align import Chunking, Expert, Seed
 from nativealign_api.common import BaseModelSource
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
+from nativealign_workloads.align.sampling import Ranked, draw, draw_stratified
 from nativealign_workloads.align.segments import clear_progress, part_rows, work_in_segments
 from nativealign_workloads.commit import (
     Json,
@@ -74,8 +74,10 @@ def sample(context: Context) -> Json:
     settings = context.job.require("seed", Seed)
     upstream = manifest(context.store, context.job.inputs["dedup"])
     context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
-    for identifier, number in sorted(draw(_ranks(context, settings, len(upstream["shards"])), settings.documents)):
-        shard.part(f"sample-{number:05d}").add({"id": identifier})
+    choose = draw_stratified if settings.strategy == "Stratified" else draw
+    drawn = choose(_ranked(context, settings, len(upstream["shards"])), settings.documents)
+    for document in sorted(drawn, key=lambda document: document.id):
+        shard.part(f"sample-{document.shard:05d}").add({"id": document.id})
     base = context.job.require("worker.base", BaseModelSource)
     if base.from_config:
         shard.folder("tokenizer", _train_tokenizer(context, base.from_config.vocabulary_size))
@@ -83,23 +85,19 @@ def sample(context: Context) -> Json:
     return {}
 
 
-def draw(ranks: Iterable[tuple[float, str, int]], count: int) -> list[tuple[str, int]]:
-    """(id, shard) of the documents with the smallest (rank, id). Memory: `count` rows."""
-    return [(identifier, shard) for _, identifier, shard in heapq.nsmallest(count, ranks)]
-
-
-def _ranks(context: Context, settings: Seed, shards: int) -> Iterator[tuple[float, str, int]]:
-    records = shard_records(context, "score", shards) if settings.strategy != "Random" else []
-    sign = {"Random": 1.0, "LowPerplexity": 1.0, "HighPerplexity": -1.0}[settings.strategy]
+def _ranked(context: Context, settings: Seed, shards: int) -> Iterator[Ranked]:
+    by_perplexity = settings.strategy in ("HighPerplexity", "LowPerplexity")
+    records = shard_records(context, "score", shards) if by_perplexity else []
+    sign = -1.0 if settings.strategy == "HighPerplexity" else 1.0
     for shard in range(shards):
-        if records:
+        if by_perplexity:
             for row in record_rows(context.store, records[shard], "perplexity"):
-                yield sign * row["perplexity"], row["id"], shard
+                yield Ranked(sign * row["perplexity"], row["id"], shard, "")
         else:
             for row in step_rows(context.store, context.job.inputs["dedup"], "documents", [shard]):
                 context.check_stop()
                 context.progress.advance()
-                yield float(xxhash.xxh3_64_intdigest(row["id"], settings.seed)), row["id"], shard
+                yield Ranked(float(xxhash.xxh3_64_intdigest(row["id"], settings.seed)), row["id"], shard, row["corpus"])
 
 
 def _train_tokenizer(context: Context, vocabulary: int) -> Path:
