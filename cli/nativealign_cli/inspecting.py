@@ -1,6 +1,8 @@
-"""`nativealign status`, `logs` and `report`: what local runs left behind."""
+"""`nativealign status`, `logs`, `report` and `explain`: what local runs left behind."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -105,6 +107,26 @@ def _show_new(path: Path, shown: dict[Path, int], out: Console) -> None:
     shown[path] = shown.get(path, 0) + len(new)
     for line in new.decode(errors="replace").splitlines():
         out.print(f"[{path.stem}] {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def run_workloads(module: str, store: str | None, *arguments: str, err: Console) -> tuple[int, str]:
+    """(exit code, output) of a module that reads a store; its complaints go to `err`."""
+    command = [sys.executable, "-m", f"nativealign_workloads.{module}", *(["--store", store] if store else []), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip() or f"{module} ended with {done.returncode}"
+        err.print(said, highlight=False, markup=False, soft_wrap=True)
+    return done.returncode, done.stdout
+
+
+def explain(home: Home, name: str, document: str, out: Console, err: Console) -> int:
+    """What happened to one document of an AlignJob."""
+    run = find_one(home, name, err)
+    if run is None:
+        return ExitCode.NO_INPUT
+    code, told = run_workloads("explain", str(home.store), str(run.folder / "status.json"), document, err=err)
+    out.print(told, highlight=False, soft_wrap=True, markup=False, end="")
+    return code
 
 
 def show_report(home: Home, name: str, out: Console, err: Console) -> int:

@@ -39,6 +39,7 @@ NamespaceOption = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Ask the cluster of your kubeconfig for the jobs of this namespace.")
 ]
 ContextOption = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig, with -n.")]
+StoreOption = Annotated[str | None, typer.Option(help="Where the cluster's store is to be read, if not as its jobs do.")]
 HOME = Path(".nativealign")
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 CLICK_USAGE = 2
@@ -151,7 +152,7 @@ def report(
     home: HomeOption = HOME,
     namespace: NamespaceOption = None,
     context: ContextOption = None,
-    store: Annotated[str | None, typer.Option(help="Where the cluster's store is to be read, if not as its jobs do.")] = None,
+    store: StoreOption = None,
 ) -> None:
     """Print the path of a job's report; of a job of a cluster it is made here."""
     if namespace:
@@ -159,6 +160,23 @@ def report(
     from nativealign_cli.inspecting import show_report
 
     raise typer.Exit(show_report(Home(home), name, out, err))
+
+
+@app.command()
+def explain(
+    name: JobName,
+    document: Annotated[str, typer.Argument(help="CORPUS/KEY:ORDINAL, or the document's id or your own, which takes longer.")],
+    home: HomeOption = HOME,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Tell what happened to one document of an AlignJob, step by step, and why."""
+    if namespace:
+        raise typer.Exit(_on_cluster(lambda remote: remote.explain(context, namespace, name, document, store, out, err)))
+    from nativealign_cli.inspecting import explain
+
+    raise typer.Exit(explain(Home(home), name, document, out, err))
 
 
 @app.command()

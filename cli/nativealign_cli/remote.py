@@ -5,11 +5,9 @@ Asks for no more than get and list of the three kinds, Jobs, pods, events, and p
 
 import asyncio
 import json
-import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from rich.console import Console
 from nativealign_api.kinds import KINDS
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL_STEP, ExitCode
-from nativealign_cli.inspecting import jobs_table, print_job, print_records
+from nativealign_cli.inspecting import jobs_table, print_job, print_records, run_workloads
 from nativealign_cli.names import fits
 from nativealign_operator.cluster import ApiError, Cluster, Json
 from nativealign_operator.conditions import finished
@@ -163,18 +161,33 @@ async def make_report(context: str | None, namespace: str, name: str, store: str
     async with connected(context, namespace) as remote:
         job = await remote.find(name)
     output = Path(f"{job['metadata']['name']}-{job['kind'].lower()}.html")
+    with recorded(job) as record:
+        code, _ = run_workloads("report", store, "--output", str(output), str(record), err=err)
+    if code == ExitCode.OK:
+        out.print(str(output), highlight=False, soft_wrap=True, markup=False)
+    return code
+
+
+async def explain(
+    context: str | None, namespace: str, name: str, document: str, store: str | None, out: Console, err: Console
+) -> int:
+    """What happened to one document of an AlignJob, from the store, which the user must be able to read."""
+    async with connected(context, namespace) as remote:
+        job = await remote.find(name)
+    with recorded(job) as record:
+        code, told = run_workloads("explain", store, str(record), document, err=err)
+    out.print(told, highlight=False, soft_wrap=True, markup=False, end="")
+    return code
+
+
+@contextmanager
+def recorded(job: Json) -> Iterator[Path]:
+    """The object as a file such as local runs leave."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "status.json"
-        record.write_text(
-            json.dumps({"kind": job["kind"], "metadata": job["metadata"], "spec": job["spec"], "status": job.get("status", {})})
-        )
-        command = [sys.executable, "-m", "nativealign_workloads.report", *(["--store", store] if store else [])]
-        done = subprocess.run([*command, "--output", str(output), str(record)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        err.print(done.stderr.strip() or f"the report ended with {done.returncode}", highlight=False, markup=False, soft_wrap=True)
-        return done.returncode
-    out.print(str(output), highlight=False, soft_wrap=True, markup=False)
-    return ExitCode.OK
+        kept = {"kind": job["kind"], "metadata": job["metadata"], "spec": job["spec"], "status": job.get("status", {})}
+        record.write_text(json.dumps(kept))
+        yield record
 
 
 def reference(job: Json) -> str:

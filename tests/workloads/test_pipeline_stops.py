@@ -33,16 +33,45 @@ SAUDI_NEWS = HERE.parents[2] / "shared" / "data" / "corpus" / "saudi-news.jsonl.
 
 def test_three_shards_two_at_a_time_account_for_every_document(here: Path):
     spec = RULES | {"sharding": {"shards": 3}, "parallelism": 2}
+    (here / "corpus" / "odd.jsonl").write_text('{"text": "قصير"}\n{"text": \n')
+    odd = [document_id("web", "odd.jsonl", ordinal) for ordinal in range(2)]
     write_manifests(here / "job.yaml", manifest_of("AlignJob", "web", spec))
     ran = nativealign("run", "job.yaml", "--home", "home", cwd=here)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     outputs = status(here / "home", "AlignJob/web")["outputs"]
     store = here / "home" / "store"
     clean, dedup, rewrite = (account(store, outputs[step]) for step in ("clean", "dedup", "rewrite"))
-    assert_conserved(make_corpus(here / "again", 60), clean)
+    assert_conserved(make_corpus(here / "again", 60) + odd, clean)
     assert_conserved(clean["out"], dedup)
     assert_conserved(dedup["out"], rewrite)
     assert dedup["duplicate"]
+    explained(here, outputs)
+
+
+def explained(here: Path, outputs: dict[str, str]) -> None:
+    """`explain` tells of each kind of document what became of it."""
+
+    def told(document: str, code: int = 0) -> str:
+        ran = nativealign("explain", "web", document, "--home", "home", cwd=here)
+        assert ran.returncode == code, ran.stderr
+        return ran.stdout + ran.stderr
+
+    def place(row: dict[str, Any]) -> str:
+        return f"{row['corpus']}/{row['key']}:{row['ordinal']}"
+
+    store = here / "home" / "store"
+    assert "clean: filtered, TooShort" in told("web/odd.jsonl:0")
+    assert "clean: set aside, NotJson: line 2" in told("web/odd.jsonl:1")
+    duplicate = rows(store, outputs["dedup"], "removed")[0]
+    assert f"dedup: a duplicate of {duplicate['of']}" in told(place(duplicate))
+    held_out = rows(store, outputs["dedup"], "held-out")[0]
+    assert "dedup: held out" in told(place(held_out))
+    kept = rows(store, outputs["rewrite"], "documents")[0]
+    by_place = told(place(kept))
+    assert by_place == told(kept["id"]) == told(kept["userId"])
+    assert "clean: kept" in by_place
+    assert f"rewrite: chunk 0 {kept['chunks'][0]['state']} by rules:rules-1" in by_place
+    assert "NoSuchDocument" in told("web/web.jsonl.gz:99999", ExitCode.NO_INPUT)
 
 
 # Gates

@@ -79,8 +79,8 @@ def load(path: Path, location: str | None) -> Job:
 
     Raises NoInputError or UsageError for a file that is none, and the store's errors.
     """
-    record = _read_status(path)
-    store = _open(record, location, path)
+    record = read_status(path)
+    store = open_job_store(record, location, path)
     status = JobStatus.model_validate(record["status"])
     meta = record["metadata"]
     manifests = {step.name: found for step in status.steps if step.digest and (found := _manifest(store, step.name, step.digest))}
@@ -105,7 +105,7 @@ def in_order(jobs: Iterable[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: KINDS.index(job.kind))
 
 
-def _read_status(path: Path) -> Json:
+def read_status(path: Path) -> Json:
     try:
         record: Json = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -117,7 +117,7 @@ def _read_status(path: Path) -> Json:
     return record
 
 
-def _open(record: Json, location: str | None, path: Path) -> ObjectStore:
+def open_job_store(record: Json, location: str | None, path: Path) -> ObjectStore:
     own = record["spec"].get("store") or record["status"].get("pinned", {}).get("store") or {}
     if location is None and not own:
         raise UsageError("StoreMissing", f"the job of {path} names no store", "give --store")
