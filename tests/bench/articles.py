@@ -9,6 +9,8 @@ copies in a million); the others are in clusters of their block, of k documents 
 import gzip
 import json
 from collections.abc import Iterator
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +26,38 @@ SENTENCE_WORDS, PARAGRAPH_SENTENCES = 14, 4
 
 
 def write(path: Path, documents: int, seed: int = 1) -> None:
-    """Writes `documents` records {id, cluster, text} as JSON lines with gzip; the first of a longer corpus are the same."""
+    """Writes `documents` records {id, text} as JSON lines with gzip; the first of a longer corpus are the same."""
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for record in records(documents, seed):
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        for block in range(0, documents, BLOCK):
+            for record in islice(_records(seed, block), documents - block):
+                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
 
-def records(documents: int, seed: int = 1) -> Iterator[dict[str, Any]]:
-    """The records in order. cluster: number of the document's original, equal for copies of one article."""
-    words = vocabulary(np.random.default_rng(seed))
+def _records(seed: int, block: int) -> Iterator[dict[str, Any]]:
+    """The records of a block."""
+    words = vocabulary(seed)
     weights = np.cumsum(1 / np.arange(1, len(words) + 1))
-    great = _draw(np.random.default_rng([seed, 0]), weights, MEDIAN_WORDS)
-    for block in range(0, documents, BLOCK):
-        rng = np.random.default_rng([seed, 1, block])
-        clusters = _clusters(rng)
-        originals: dict[int, Any] = {0: great}
-        for number, cluster in enumerate(clusters[: documents - block].tolist()):
-            if cluster not in originals:
-                length = int(np.clip(MEDIAN_WORDS * np.exp(SPREAD * rng.standard_normal()), 20, 5000))
-                drawn = _draw(rng, weights, length)
-                if cluster < 0:
-                    text = _text(words[drawn])
-                else:
-                    originals[cluster] = drawn
-            if cluster >= 0:
-                text = _copy(rng, words, weights, originals[cluster])
-            name = block + number if cluster < 0 else (0 if cluster == 0 else -(block + cluster))
-            yield {"id": f"doc-{block + number}", "cluster": name, "text": text}
+    rng = np.random.default_rng([seed, 1, block])
+    originals = {0: _draw(np.random.default_rng([seed, 0]), weights, MEDIAN_WORDS)}
+    for number, cluster in enumerate(_clusters(rng).tolist()):
+        if cluster < 0:
+            text = _text(words[_draw(rng, weights, _length(rng))])
+        else:
+            original = originals.get(cluster)
+            if original is None:
+                original = originals[cluster] = _draw(rng, weights, _length(rng))
+            text = _copy(rng, words, weights, original)
+        yield {"id": f"doc-{block + number}", "text": text}
 
 
-def vocabulary(rng: np.random.Generator) -> np.ndarray:
+def _length(rng: np.random.Generator) -> int:
+    return int(np.clip(MEDIAN_WORDS * np.exp(SPREAD * rng.standard_normal()), 20, 5000))
+
+
+@cache
+def vocabulary(seed: int) -> np.ndarray:
     """Different made-up words of 2 to 9 letters, short ones first, as frequent words are short."""
+    rng = np.random.default_rng(seed)
     lengths = np.clip(np.sort(rng.normal(5, 1.5, 2 * VOCABULARY).round().astype(int)), 2, 9)
     found = dict.fromkeys("".join(rng.choice(list(LETTERS), length)) for length in lengths)
     return np.array(list(found)[:VOCABULARY], object)
