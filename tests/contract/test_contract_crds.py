@@ -60,7 +60,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("AlignJob", {"expert": {}}, "exactly one of rules, openai must be set"),
     ("AlignJob", {"expert": {"rules": {}, "openai": specs.ENDPOINT}}, "exactly one of rules, openai must be set"),
     ("AlignJob", {"seed": {"strategy": "HighPerplexity"}}, "strategy needs perplexityModel"),
-    ("AlignJob", {"seed": {"strategy": "HighPerplexty"}}, 'supported values: "Random", "Stratified", "HighPerplexity", "LowPerplexity"'),
+    (
+        "AlignJob",
+        {"seed": {"strategy": "HighPerplexty"}},
+        'supported values: "Random", "Stratified", "HighPerplexity", "LowPerplexity"',
+    ),
     ("AlignJob", {"seed": {"documents": "0k"}}, "must be at least 1"),
     ("AlignJob", {"seed": {"documents": "many"}}, "spec.seed.documents"),
     ("AlignJob", {"sharding": {"targetBytes": "2T"}}, "must be at most 1000000000000"),
