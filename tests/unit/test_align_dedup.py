@@ -53,7 +53,7 @@ def test_estimated_similarity_is_as_near_to_the_truth_as_datasketch_is(changes: 
     for tokens in _documents(20):
         pair = [tokens, _edited(tokens, changes)]
         truth = _jaccard(*pair)
-        first, second = sketches(_signatures(*pair))
+        first, second = sketches(_signatures(*pair), SETTINGS)
         errors.append(((first == second).mean() - CHANCE) / (1 - CHANCE) - truth)
         oracle = [MinHash(num_perm=112) for _ in pair]
         for sketch, side in zip(oracle, pair, strict=True):
@@ -61,6 +61,13 @@ def test_estimated_similarity_is_as_near_to_the_truth_as_datasketch_is(changes: 
         oracle_errors.append(oracle[0].jaccard(oracle[1]) - truth)
     assert abs(np.mean(errors)) < 0.03
     assert np.std(errors) < np.std(oracle_errors) + 0.02
+
+
+def test_a_sketch_stays_small_however_many_permutations_there_are() -> None:
+    many = Fuzzy(bands=64, rows=8)
+    matrix = signatures(*_hashes(*_documents(2)), many)
+    assert matrix.shape == (2, 512)
+    assert sketches(matrix, many).shape == (2, 128)
 
 
 def test_signatures_do_not_depend_on_the_texts_beside_them() -> None:

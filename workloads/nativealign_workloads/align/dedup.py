@@ -20,7 +20,7 @@ from nativealign_api.align import Dedup, HeldOut
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align import clusters
 from nativealign_workloads.align.keys import Keys, KeyWriter, layout, links, partitions
-from nativealign_workloads.align.signatures import agreement, bands, exact_keys, signatures, sketches
+from nativealign_workloads.align.signatures import agreement, bands, exact_keys, signatures, sketch_bytes, sketches
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import DataError
@@ -56,9 +56,8 @@ class _Corpus:
         """Kinds of keys, and the bytes of their sketches."""
         keys = [layout(EXACT_SKETCH).itemsize]
         if self.settings.mode == "Fuzzy":
-            fuzzy = self.settings.fuzzy
-            self.sketches["near"] = fuzzy.bands * fuzzy.rows
-            keys.append(layout(self.sketches["near"]).itemsize * fuzzy.bands)
+            self.sketches["near"] = sketch_bytes(self.settings.fuzzy)
+            keys.append(layout(self.sketches["near"]).itemsize * self.settings.fuzzy.bands)
         self.partitions = partitions(self.documents, sum(keys), len(self.counts))
 
     def first(self, shard: int) -> int:
@@ -129,7 +128,7 @@ def _add_keys(
     fuzzy = settings.fuzzy
     matrix = signatures(hashes, counts, fuzzy)
     repeated = np.repeat(np.flatnonzero(counts >= fuzzy.shingle_words), fuzzy.bands)
-    sketch = np.repeat(sketches(matrix), fuzzy.bands, axis=0)
+    sketch = np.repeat(sketches(matrix, fuzzy), fuzzy.bands, axis=0)
     writers["near"].add(bands(matrix, fuzzy).ravel(), ranks[repeated], ordinals[repeated], sketch)
 
 

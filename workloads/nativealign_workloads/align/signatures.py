@@ -1,7 +1,7 @@
 """What deduplication compares of texts: exact keys, MinHash sketches, bands. Pure.
 
 A shingle is a run of k folded words. The signature is rensa's R-MinHash of the shingles (its ALGORITHM_VERSION belongs to the
-step's version); a band is the hash of r neighbouring permutations. The sketch of a text is the lowest byte of each permutation
+step's version); a band is the hash of r neighbouring permutations. The sketch of a text is the lowest byte of its permutations
 (b-bit minwise hashing, Li and König 2010, with b = 8).
 """
 
@@ -17,6 +17,8 @@ from nativealign_workloads.text.hashes import Counts, run_hashes
 U64 = NDArray[np.uint64]
 U32 = NDArray[np.uint32]
 U8 = NDArray[np.uint8]
+
+MOST_SKETCH_BYTES = 128
 
 CHANCE = 1 / 256
 """Share of the bytes of two unrelated sketches that are equal."""
@@ -51,9 +53,14 @@ def bands(matrix: U32, settings: Fuzzy) -> U64:
     return np.fromiter(hashed, np.uint64, count).reshape(len(matrix), settings.bands)
 
 
-def sketches(matrix: U32) -> U8:
-    """The lowest byte of each permutation, shape (texts, bands * rows)."""
-    return matrix.astype(np.uint8)
+def sketch_bytes(settings: Fuzzy) -> int:
+    """Bytes of a sketch: one for each permutation, no more than tell similar texts apart well enough."""
+    return min(MOST_SKETCH_BYTES, settings.bands * settings.rows)
+
+
+def sketches(matrix: U32, settings: Fuzzy) -> U8:
+    """The lowest bytes of the first permutations, shape (texts, sketch_bytes)."""
+    return matrix[:, : sketch_bytes(settings)].astype(np.uint8)
 
 
 def agreement(similarity: float) -> float:
