@@ -150,9 +150,9 @@ def test_cleaning_that_keeps_nothing_is_told_with_its_reasons(desk: Desk) -> Non
 
 def test_a_file_whose_name_tells_no_format_is_found_before_anything_is_read(desk: Desk) -> None:
     desk.put("corpus/a.jsonl", GOOD)
-    desk.put("corpus/README.md", "Ours.")
+    desk.put("corpus/notes.rst", "Ours.")
     desk.job(ALIGN)
-    desk.fails(ExitCode.USAGE, "UnknownFormat", "corpus web", "README.md", "narrow its uri")
+    desk.fails(ExitCode.USAGE, "UnknownFormat", "corpus web", "notes.rst", "narrow its uri")
     assert_mended(desk)
 
 
