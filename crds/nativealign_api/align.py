@@ -136,7 +136,7 @@ class Fuzzy(Model):
     """Near duplicates by MinHash and locality sensitive hashing over word shingles of the folded text."""
 
     similarity: Annotated[float, Field(gt=0, le=1)] = 0.75
-    """Lowest estimated Jaccard similarity of two duplicates."""
+    """Lowest Jaccard similarity of two duplicates, as sketches estimate it."""
     shingle_words: Annotated[int, Field(ge=1, le=20)] = 5
     """Words in a shingle."""
     bands: Annotated[int, Field(ge=1, le=256)] = 14

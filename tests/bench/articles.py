@@ -56,9 +56,10 @@ def _length(rng: np.random.Generator) -> int:
 
 @cache
 def vocabulary(seed: int) -> np.ndarray:
-    """Different made-up words of 2 to 9 letters, short ones first, as frequent words are short."""
+    """Different made-up words of 2 to 10 letters; frequent ones, which come first, are shorter."""
     rng = np.random.default_rng(seed)
-    lengths = np.clip(np.sort(rng.normal(5, 1.5, 2 * VOCABULARY).round().astype(int)), 2, 9)
+    means = np.linspace(4, 6, 2 * VOCABULARY)
+    lengths = np.clip(rng.normal(means, 1.2).round().astype(int), 2, 10)
     found = dict.fromkeys("".join(rng.choice(list(LETTERS), length)) for length in lengths)
     return np.array(list(found)[:VOCABULARY], object)
 

@@ -5,9 +5,9 @@
     link    one pod: clusters, the document that stands for each, the held-out draw
     filter  each shard: kept, held out, or a duplicate of which document
 
-A document is an ordinal here: the documents of the shards before it, and its row. Within a bucket every document is compared with
-the one of the smallest id only: two that resemble each other but not that one are linked only where they meet in another bucket.
-Ids, unlike ordinals, do not depend on how the corpus is cut, so neither does what is kept.
+A document is an ordinal here: the documents of the shards before it, and its row. In a large bucket a document is compared with the
+one of the smallest id and with its neighbours by id only: two others that resemble each other, but none of those, are linked only
+where they meet in another bucket. Ids, unlike ordinals, do not depend on how the corpus is cut, so neither does what is kept.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from nativealign_api.align import Dedup, HeldOut
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align import clusters
 from nativealign_workloads.align.keys import Keys, KeyWriter, layout, links, partitions
-from nativealign_workloads.align.signatures import agreement, bands, exact_keys, signatures, sketch_bytes, sketches
+from nativealign_workloads.align.signatures import SKETCH_BITS, bands, exact_keys, least_agreement, sketches
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import DataError
 from nativealign_workloads.ledger import Tally
-from nativealign_workloads.text.hashes import U64, Counts, word_hashes
+from nativealign_workloads.text.hashes import U64, Counts, run_hashes, word_hashes
 
 BATCH = 256
 """Documents whose signatures are computed at once."""
@@ -56,7 +56,7 @@ class _Corpus:
         """Kinds of keys, and the bytes of their sketches."""
         keys = [layout(EXACT_SKETCH).itemsize]
         if self.settings.mode == "Fuzzy":
-            self.sketches["near"] = sketch_bytes(self.settings.fuzzy)
+            self.sketches["near"] = SKETCH_BITS // 8
             keys.append(layout(self.sketches["near"]).itemsize * self.settings.fuzzy.bands)
         self.partitions = partitions(self.documents, sum(keys), len(self.counts))
 
@@ -126,10 +126,10 @@ def _add_keys(
     if settings.mode == "Exact":
         return
     fuzzy = settings.fuzzy
-    matrix = signatures(hashes, counts, fuzzy)
-    repeated = np.repeat(np.flatnonzero(counts >= fuzzy.shingle_words), fuzzy.bands)
-    sketch = np.repeat(sketches(matrix, fuzzy), fuzzy.bands, axis=0)
-    writers["near"].add(bands(matrix, fuzzy).ravel(), ranks[repeated], ordinals[repeated], sketch)
+    shingles, runs = run_hashes(hashes, counts, fuzzy.shingle_words)
+    repeated = np.repeat(np.flatnonzero(runs), fuzzy.bands)
+    sketch = np.repeat(sketches(shingles, runs, fuzzy), fuzzy.bands, axis=0)
+    writers["near"].add(bands(shingles, runs, fuzzy).ravel(), ranks[repeated], ordinals[repeated], sketch)
 
 
 def group(context: Context) -> Json:
@@ -138,7 +138,7 @@ def group(context: Context) -> Json:
     if shard.committed():
         return {"skipped": True}
     corpus = _Corpus(context)
-    least = {"exact": 1.0, "near": agreement(corpus.settings.fuzzy.similarity)}
+    least = {"exact": 1.0, "near": least_agreement(corpus.settings.fuzzy.similarity)}
     records = shard_records(context, "sign", context.job.indexes)
     mine = corpus.partitions_of(context.index)
     context.progress.begin(len(mine) * len(corpus.sketches), "partitions")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Keys = NDArray[Any]
 Edges = NDArray[np.uint32]
+Places = NDArray[np.int64]
 
 PARTITION_BYTES = 64 << 20
 """Keys that group holds at the same time."""
@@ -22,6 +23,9 @@ BLOCK_BYTES = 32 << 20
 
 COMPARED_BYTES = 16 << 20
 """Sketches that are compared at once."""
+
+NEIGHBOURS = 16
+"""Documents of a bucket that each one is compared with, besides the first."""
 
 
 def layout(sketch_bytes: int) -> np.dtype[Any]:
@@ -83,24 +87,34 @@ class KeyWriter:
 
 
 def links(keys: Keys, agreement: float) -> Edges:
-    """Pairs of documents of the same key, shape (n, 2): the one of the smallest rank with each whose sketch agrees with its own.
+    """Pairs of documents of the same key whose sketches agree, shape (n, 2).
 
-    agreement: share of the sketch's bytes that are equal, at least.
+    By rank, each document is compared with the first of its bucket and with the NEIGHBOURS after it: with all in a bucket of up to
+    NEIGHBOURS + 1. agreement: share of the sketch's bits that are equal, at least.
     """
     order = np.lexsort((keys["rank"], keys["key"]))
-    key = keys["key"][order]
-    opens = np.concatenate([[True], key[1:] != key[:-1]]) if len(key) else np.empty(0, bool)
-    firsts = np.maximum.accumulate(np.where(opens, np.arange(len(key)), 0)) if len(key) else np.empty(0, np.int64)
-    others = np.flatnonzero(~opens)
-    pairs = np.stack([order[firsts[others]], order[others]], axis=1)
-    size = max(1, COMPARED_BYTES // keys["sketch"].shape[1])
-    blocks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-    found = np.concatenate([pairs[:0], *(block[_agree(keys, block, agreement)] for block in blocks)])
-    edges: Edges = np.unique(keys["document"][found], axis=0)
+    key, place = keys["key"][order], np.arange(len(order))
+    opens = np.concatenate([np.ones(min(1, len(key)), bool), key[1:] != key[:-1]])
+    firsts = np.maximum.accumulate(np.where(opens, place, 0))
+    found = [_agreeing(keys, order[firsts], order, agreement, place - firsts > NEIGHBOURS)]
+    for distance in range(1, NEIGHBOURS + 1):
+        same = key[distance:] == key[:-distance]
+        if not same.any():
+            break
+        found.append(_agreeing(keys, order[:-distance], order[distance:], agreement, same))
+    edges: Edges = np.unique(np.concatenate(found), axis=0)
     return edges
 
 
-def _agree(keys: Keys, pairs: NDArray[np.int64], agreement: float) -> NDArray[np.bool_]:
-    equal = keys["sketch"][pairs[:, 0]] == keys["sketch"][pairs[:, 1]]
-    enough: NDArray[np.bool_] = np.count_nonzero(equal, axis=1) >= agreement * equal.shape[1]
-    return enough
+def _agreeing(keys: Keys, left: Places, right: Places, agreement: float, chosen: NDArray[np.bool_]) -> Edges:
+    """Documents of the chosen pairs of places whose sketches agree, shape (n, 2)."""
+    left, right = left[chosen], right[chosen]
+    sketch = keys["sketch"]
+    most = np.floor((1 - agreement) * 8 * sketch.shape[1] + 1e-9)
+    size = max(1, COMPARED_BYTES // sketch.shape[1])
+    agree = [np.empty(0, bool)]
+    for start in range(0, len(left), size):
+        differing = sketch[left[start : start + size]] ^ sketch[right[start : start + size]]
+        agree.append(np.bitwise_count(differing).sum(axis=1, dtype=np.int64) <= most)
+    both = np.concatenate(agree)
+    return np.stack([keys["document"][left[both]], keys["document"][right[both]]], axis=1)
