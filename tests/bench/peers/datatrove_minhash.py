@@ -8,13 +8,13 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup import MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers.jsonl import JsonlWriter
-from datatrove.utils.word_tokenizers import WhitespaceTokenizer
 
 LANGUAGE = "arb_Arab"
 
@@ -24,7 +24,7 @@ def main(corpus: str, folder: str, words: str = "") -> None:
     reader = JsonlReader(str(Path(corpus).parent), glob_pattern=Path(corpus).name)
     signature = MinhashDedupSignature(f"{folder}/signatures", config, LANGUAGE)
     if words == "whitespace":
-        signature.word_tokenizer = WhitespaceTokenizer()
+        signature.word_tokenizer = SimpleNamespace(word_tokenize=str.split)
     stages = {
         "signatures": ([reader, signature], 1),
         "buckets": ([MinhashDedupBuckets(f"{folder}/signatures", f"{folder}/buckets", config=config)], config.num_buckets),
