@@ -203,7 +203,7 @@ def test_kubectl_get_shows_state_step_progress_and_eta(plane: ControlPlane, name
 
 def test_kubectl_explain_answers_with_the_docstrings(plane: ControlPlane) -> None:
     text = " ".join(plane.kubectl("explain", "alignjob.spec.dedup.fuzzy.similarity").stdout.split())
-    assert "Lowest estimated Jaccard similarity of two duplicates." in text
+    assert "Lowest Jaccard similarity of two duplicates, as sketches estimate it." in text
 
 
 def test_every_example_is_accepted_and_means_the_same_as_on_a_laptop(plane: ControlPlane) -> None:

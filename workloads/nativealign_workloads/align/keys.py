@@ -62,13 +62,13 @@ class KeyWriter:
     def finish(self) -> list[int]:
         """Writes the file; returns where each partition begins in it, in rows, and the end."""
         self._flush()
-        sizes = np.zeros(self._count, np.int64)
-        with self.path.open("wb") as file:
-            runs = np.memmap(self._runs_path, self._layout, "r") if self._rows else np.empty(0, self._layout)
+        sizes, width = np.zeros(self._count, np.int64), self._layout.itemsize
+        with self.path.open("wb") as file, self._runs_path.open("rb") as runs:
             for partition in range(self._count):
                 for bounds in self._bounds:
-                    first, end = bounds[partition : partition + 2]
-                    file.write(runs[first:end].tobytes())
+                    first, end = bounds[partition : partition + 2].tolist()
+                    runs.seek(first * width)
+                    file.write(runs.read((end - first) * width))
                     sizes[partition] += end - first
         self._runs_path.unlink()
         return [0, *np.cumsum(sizes).tolist()]
