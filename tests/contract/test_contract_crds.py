@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests import specs
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.servers import wait_for
 from tests.contract.objects import create, merge, path, replace_spec
 
 from nativealign_api.kinds import KINDS
@@ -202,7 +203,9 @@ def test_kubectl_get_shows_state_step_progress_and_eta(plane: ControlPlane, name
 
 
 def test_kubectl_explain_answers_with_the_docstrings(plane: ControlPlane) -> None:
-    text = " ".join(plane.kubectl("explain", "alignjob.spec.dedup.fuzzy.similarity").stdout.split())
+    field = "alignjob.spec.dedup.fuzzy.similarity"
+    wait_for(lambda: plane.kubectl("explain", field).returncode == 0, "the apiserver's OpenAPI")  # published some time after the CRD
+    text = " ".join(plane.kubectl("explain", field).stdout.split())
     assert "Lowest Jaccard similarity of two duplicates, as sketches estimate it." in text
 
 
