@@ -204,7 +204,8 @@ def test_kubectl_get_shows_state_step_progress_and_eta(plane: ControlPlane, name
 
 def test_kubectl_explain_answers_with_the_docstrings(plane: ControlPlane) -> None:
     field = "alignjob.spec.dedup.fuzzy.similarity"
-    wait_for(lambda: plane.kubectl("explain", field).returncode == 0, "the apiserver's OpenAPI")  # published some time after the CRD
+    # the schema is published some time after the CRD
+    wait_for(lambda: plane.kubectl("explain", field).returncode == 0, "the apiserver's OpenAPI")
     text = " ".join(plane.kubectl("explain", field).stdout.split())
     assert "Lowest Jaccard similarity of two duplicates, as sketches estimate it." in text
 
