@@ -80,7 +80,7 @@ lock: $(UV) ## pin every dependency again
 	sh requirements/lock.sh $(UV)
 
 bench-memory: $(VENV)/.dev ## peak memory of AlignJob's steps at 1, 4 and 16 times the input
-	$(BIN)/python tests/bench/memory.py
+	$(BIN)/python -m tests.bench.memory
 
 .venv-peers/.done: $(UV) tests/bench/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers

@@ -4,6 +4,7 @@ The corpus is that of articles.py. Prints JSON: for each system documents, secon
 the seconds of each phase; for datasketch and nativealign precision and recall over all true pairs of smaller corpora.
 """
 
+import contextlib
 import gzip
 import json
 import os
@@ -22,7 +23,8 @@ import numpy as np
 import psutil
 from scipy import sparse
 from tests.bench import articles
-from tests.workloads.pipeline import Starter, Unit, World, manifest_of, rows, run_phases
+from tests.bench.memory import peak_mebibytes
+from tests.workloads.pipeline import Ended, Unit, World, manifest_of, pool_of, rows, run_phases
 
 from nativealign_api.align import Fuzzy
 from nativealign_workloads.text.fold import words
@@ -50,20 +52,16 @@ def ours(corpus: Path, folder: Path) -> tuple[World, str, dict[str, float]]:
         "heldOut": {"documents": 0},
         "expert": {"rules": {}},
     }
-    world, starter, seconds = World(folder / "world").made(), Starter(), dict[str, float]()
+    world, seconds = World(folder / "world").made(), dict[str, float]()
 
-    def run(world: World, units: list[Unit]) -> list[Any]:
+    def timed(world: World, units: list[Unit]) -> list[Ended]:
         began = time.monotonic()
-        ended = [starter.run(world, unit) for unit in units]
-        for one in ended:
-            assert one.code == 0, one.output
+        ended = pool.run(world, units)
         seconds[units[0].phase] = round(time.monotonic() - began, 2)
         return ended
 
-    try:
-        digests = run_phases(folder, manifest_of("AlignJob", "bench", spec), world, run, until="dedup")
-    finally:
-        starter.close()
+    with pool_of(1) as pool:
+        digests = run_phases(folder, manifest_of("AlignJob", "bench", spec), world, timed, until="dedup")
     return world, digests["AlignJob/bench"]["dedup"], seconds
 
 
@@ -99,11 +97,8 @@ def measured(work: Callable[[], Any], documents: int) -> tuple[Json, Any]:
 def _resident(parent: psutil.Process) -> Iterator[float]:
     """Peak resident MiB of each descendant so far."""
     for process in parent.children(recursive=True):
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
-            continue
-        yield from (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+        with contextlib.suppress(OSError):
+            yield peak_mebibytes(process.pid)
 
 
 def peer(script: str, corpus: Path, folder: Path, *arguments: str) -> None:

@@ -84,10 +84,14 @@ def _processes(runner: int) -> Iterator[tuple[str, float]]:
         for process in [child for server in psutil.Process(runner).children() for child in server.children()]:
             with contextlib.suppress(OSError, psutil.NoSuchProcess):
                 log = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
-                status = Path(f"/proc/{process.pid}/status").read_text()
-                high = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
-                if high and log.parent.name == "logs":
-                    yield log.stem.rpartition("-")[0], int(high.split()[1]) / 1024
+                if log.parent.name == "logs":
+                    yield log.stem.rpartition("-")[0], peak_mebibytes(process.pid)
+
+
+def peak_mebibytes(pid: int) -> float:
+    """The largest resident set that a process has had; 0 for one that has ended and is not collected. Raises OSError."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from nativealign_workloads.commit import Json, record_rows
 from nativealign_workloads.errors import NoInputError, StepError, UsageError
 from nativealign_workloads.inspection.corpora import plan_shards
 from nativealign_workloads.ledger import document_id
-from nativealign_workloads.report.gather import Job, load, open_job_store, read_status
+from nativealign_workloads.report.gather import Job, collect, open_job_store, read_status
 from nativealign_workloads.sources import SourceFile
 from nativealign_workloads.store import ObjectStore
 
@@ -114,10 +114,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("document", help="CORPUS/KEY:ORDINAL, or an id")
     given = parser.parse_args(arguments)
     try:
-        job = load(given.status, given.store)
+        record = read_status(given.status)
+        store = open_job_store(record, given.store, given.status)
+        job = collect(record, store)
         if job.kind != "AlignJob":
             raise UsageError("NotAnAlignJob", f"{job.reference} reads no corpus by documents", "name an AlignJob")
-        for line in explain(open_job_store(read_status(given.status), given.store, given.status), job, given.document):
+        for line in explain(store, job, given.document):
             print(line)
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -80,7 +80,11 @@ def load(path: Path, location: str | None) -> Job:
     Raises NoInputError or UsageError for a file that is none, and the store's errors.
     """
     record = read_status(path)
-    store = open_job_store(record, location, path)
+    return collect(record, open_job_store(record, location, path))
+
+
+def collect(record: Json, store: ObjectStore) -> Job:
+    """The job of a status record, with what its store holds of it."""
     status = JobStatus.model_validate(record["status"])
     meta = record["metadata"]
     manifests = {step.name: found for step in status.steps if step.digest and (found := _manifest(store, step.name, step.digest))}
