@@ -28,10 +28,10 @@ def fork(main: Callable[..., int], arguments: tuple[object, ...], environment: M
 
 
 def _run(main: Callable[..., int], arguments: tuple[object, ...], environment: dict[str, str], log: Path) -> None:
-    os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.environ.clear()
     os.environ |= environment
+    os.setsid()  # the last: whoever may signal the group finds a log
     sys.exit(main(*arguments))

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from ssl import SSLError
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane
@@ -81,7 +82,7 @@ class TestKubelet:
         while not self._stop.is_set():
             try:
                 self._look(api)
-            except (OSError, HTTPException):  # the apiserver is away
+            except (ConnectionError, TimeoutError, SSLError, HTTPException):  # the apiserver is away
                 api.connection.close()
             time.sleep(LOOK_SECONDS)
         for running in self.running.values():
