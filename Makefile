@@ -9,7 +9,7 @@ SELF = $(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constr
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign generate verify lock bench-memory bench-dedup bench-training bench-operator clean
+.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign generate verify lock bench-memory bench-dedup bench-guards bench-training bench-operator clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ bench-memory: $(VENV)/.dev ## peak memory of AlignJob's steps at 1, 4 and 16 tim
 
 bench-dedup: $(VENV)/.dev .venv-peers/.done ## deduplication beside datatrove, datasketch and rensa: speed, memory, precision, recall
 	$(BIN)/python -m tests.bench.dedup
+
+bench-guards: $(VENV)/.dev ## precision and recall of the guards on rewritings with known defects
+	$(BIN)/python -m tests.bench.guards
 
 bench-training: $(VENV)/.dev ## the training loop beside transformers' Trainer under DeepSpeed, on a GPU where there is one
 	$(BIN)/python -m tests.bench.training

@@ -1,4 +1,4 @@
-"""`nativealign status`, `logs`, `report` and `explain`: what local runs left behind."""
+"""`nativealign status`, `logs`, `report`, `explain` and `download`: what local runs left behind."""
 
 import json
 import subprocess
@@ -111,22 +111,43 @@ def _show_new(path: Path, shown: dict[Path, int], out: Console) -> None:
 
 def run_workloads(module: str, store: str | None, *arguments: str, err: Console) -> tuple[int, str]:
     """(exit code, output) of a module that reads a store; its complaints go to `err`."""
-    command = [sys.executable, "-m", f"nativealign_workloads.{module}", *(["--store", store] if store else []), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(_command(module, store, *arguments), capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip() or f"{module} ended with {done.returncode}"
         err.print(said, highlight=False, markup=False, soft_wrap=True)
     return done.returncode, done.stdout
 
 
-def explain(home: Home, name: str, document: str, out: Console, err: Console) -> int:
+def run_download(store: str | None, record: Path, folder: Path) -> int:
+    """Downloads a job's result, with a bar on the terminal; returns the exit code."""
+    return subprocess.run(_command("download", store, str(record), str(folder)), check=False).returncode
+
+
+def _command(module: str, store: str | None, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"nativealign_workloads.{module}", *(["--store", store] if store else []), *arguments]
+
+
+def download(home: Home, name: str, folder: Path, store: str | None, err: Console) -> int:
+    """The result of a job as a plain folder."""
+    run = find_one(home, name, err)
+    return ExitCode.NO_INPUT if run is None else run_download(*_location(home, run, store), folder)
+
+
+def explain(home: Home, name: str, document: str, store: str | None, out: Console, err: Console) -> int:
     """What happened to one document of an AlignJob."""
     run = find_one(home, name, err)
     if run is None:
         return ExitCode.NO_INPUT
-    code, told = run_workloads("explain", str(home.store), str(run.folder / "status.json"), document, err=err)
+    location, record = _location(home, run, store)
+    code, told = run_workloads("explain", location, str(record), document, err=err)
     out.print(told, highlight=False, soft_wrap=True, markup=False, end="")
     return code
+
+
+def _location(home: Home, run: Run, store: str | None) -> tuple[str | None, Path]:
+    """(the store of a run, None for the one that its job names; its record)."""
+    named = (run.record() or {}).get("spec", {}).get("store")
+    return store or (None if named else str(home.store)), run.folder / "status.json"
 
 
 def show_report(home: Home, name: str, out: Console, err: Console) -> int:

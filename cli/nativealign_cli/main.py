@@ -39,7 +39,7 @@ NamespaceOption = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Ask the cluster of your kubeconfig for the jobs of this namespace.")
 ]
 ContextOption = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig, with -n.")]
-StoreOption = Annotated[str | None, typer.Option(help="Where the cluster's store is to be read, if not as its jobs do.")]
+StoreOption = Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; default the store that the job writes to.")]
 HOME = Path(".nativealign")
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 CLICK_USAGE = 2
@@ -176,7 +176,24 @@ def explain(
         raise typer.Exit(_on_cluster(lambda remote: remote.explain(context, namespace, name, document, store, out, err)))
     from nativealign_cli.inspecting import explain
 
-    raise typer.Exit(explain(Home(home), name, document, out, err))
+    raise typer.Exit(explain(Home(home), name, document, store, out, err))
+
+
+@app.command()
+def download(
+    name: JobName,
+    folder: Annotated[Path, typer.Argument(help="A new folder, or the same again to go on.")],
+    home: HomeOption = HOME,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a job's result as a folder: an AlignJob's dataset, with views and a card, or a PretrainJob's model."""
+    if namespace:
+        raise typer.Exit(_on_cluster(lambda remote: remote.download(context, namespace, name, folder, store)))
+    from nativealign_cli.inspecting import download
+
+    raise typer.Exit(download(Home(home), name, folder, store, err))
 
 
 @app.command()

@@ -19,7 +19,7 @@ from rich.console import Console
 from nativealign_api.kinds import KINDS
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL_STEP, ExitCode
-from nativealign_cli.inspecting import jobs_table, print_job, print_records, run_workloads
+from nativealign_cli.inspecting import jobs_table, print_job, print_records, run_download, run_workloads
 from nativealign_cli.names import fits
 from nativealign_operator.cluster import ApiError, Cluster, Json
 from nativealign_operator.conditions import finished
@@ -178,6 +178,14 @@ async def explain(
         code, told = run_workloads("explain", store, str(record), document, err=err)
     out.print(told, highlight=False, soft_wrap=True, markup=False, end="")
     return code
+
+
+async def download(context: str | None, namespace: str, name: str, folder: Path, store: str | None) -> int:
+    """The result of a job as a plain folder, from the store, which the user must be able to read."""
+    async with connected(context, namespace) as remote:
+        job = await remote.find(name)
+    with recorded(job) as record:
+        return run_download(store, record, folder)
 
 
 @contextmanager

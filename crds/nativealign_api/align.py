@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 from nativealign_api.base import Count, Model, Operational, Percent, Rule
 from nativealign_api.common import (
     BaseModelSource,
+    BenchmarkData,
     ConfigMapKeyReference,
     Corpus,
     DeepSpeed,
@@ -16,6 +17,7 @@ from nativealign_api.common import (
     ModelFolder,
     OpenAIEngine,
     Optimizer,
+    PublishedBenchmark,
     Resources,
     RulesEngine,
     Sharding,
@@ -129,6 +131,27 @@ class Clean(Model):
 
     def problems(self) -> Iterator[str]:
         if self.min_words > self.max_words:
+            yield self.cel_rules[0].message
+
+
+class Decontamination(Model):
+    """Benchmarks whose questions no document may hold, neither as it is cleaned nor as it is rewritten."""
+
+    benchmarks: Annotated[list[PublishedBenchmark], Field(min_length=1, max_length=16)]
+    """Whose questions are looked for."""
+    data: BenchmarkData
+    """Files of the benchmarks."""
+    words: Annotated[int, Field(ge=5, le=100)] = 13
+    """Words of a question in a row, after folding, that a document may not hold."""
+    min_words: Annotated[int, Field(ge=5, le=100)] = 8
+    """Shortest question that is looked for; where it has fewer than `words`, all of it."""
+
+    cel_rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("(has(self.minWords) ? self.minWords : 8) <= (has(self.words) ? self.words : 13)", "minWords must not exceed words"),
+    )
+
+    def problems(self) -> Iterator[str]:
+        if self.min_words > self.words:
             yield self.cel_rules[0].message
 
 
@@ -317,6 +340,8 @@ class AlignJobSpec(JobSpec):
     """How the input is cut."""
     clean: Clean = Clean()
     """Cleaning."""
+    decontamination: Decontamination | None = None
+    """Keeps benchmarks out of the corpus. Default: nothing is looked for."""
     dedup: Dedup = Dedup()
     """Deduplication."""
     held_out: HeldOut = HeldOut()

@@ -207,6 +207,16 @@ class Corpus(Model):
     """Field or column with a document's own licence, which goes before the corpus'."""
 
 
+PublishedBenchmark = Literal["arabicmmlu", "exams-ar", "acva-all", "aratrust", "mmlu", "mmlu-ar", "ar-beavertails"]
+
+
+class BenchmarkData(Model):
+    """Where the benchmarks' files lie, in the layout that their authors publish."""
+
+    uri: Uri
+    """Folder."""
+
+
 class Sharding(Model):
     """How the input is cut. It names the parts that a digest holds, so it is fixed once a job has started."""
 

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nativealign_api.base import Count, Model, Name, Operational, Rule, Uri
-from nativealign_api.common import JobSpec, OpenAIEngine, Resources, TransformersEngine
+from nativealign_api.common import BenchmarkData, JobSpec, OpenAIEngine, PublishedBenchmark, Resources, TransformersEngine
 
-BenchmarkName = Literal["arabicmmlu", "exams-ar", "acva-all", "acva-clean", "aratrust", "mmlu", "mmlu-ar", "ar-beavertails"]
+BenchmarkName = Literal[PublishedBenchmark, "acva-clean"]
 
 
 class EvaluatedModel(Model):
@@ -22,13 +22,6 @@ class EvaluatedModel(Model):
     """Use the job also if it ended as GateFailed; of no effect once this job has started."""
 
     one_of: ClassVar[tuple[str, ...]] = ("uri", "pretrainJob")
-
-
-class BenchmarkData(Model):
-    """Where the benchmarks' files lie, in the layout that their authors publish."""
-
-    uri: Uri
-    """Folder."""
 
 
 class Benchmark(Model):

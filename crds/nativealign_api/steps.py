@@ -73,7 +73,8 @@ _INSPECT = _step(INSPECT, 1, "", "", _single("list"))
 
 ALIGN_STEPS = (
     _INSPECT,
-    _step("clean", 1, "corpora clean maxQuarantinedPercent", "corpora", _sharded("filter"), COMMIT),
+    _step("clean", 1, "corpora clean decontamination maxQuarantinedPercent", "corpora decontamination.data",
+          _sharded("filter"), COMMIT),
     _step("dedup", 2, "dedup heldOut", "clean",
           _sharded("sign"), _sharded("group"), _single("link"), _sharded("filter"), COMMIT),
     _step("annotate", 1, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
@@ -82,7 +83,7 @@ ALIGN_STEPS = (
     _step("train-worker", 1, "worker.base worker.train chunking", "annotate conduct worker.base",
           PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
           resources="worker.resources", enabled=_has_worker),
-    _step("rewrite", 1, "rewrite chunking expert worker.base", "dedup conduct train-worker",
+    _step("rewrite", 1, "rewrite chunking expert worker.base decontamination", "dedup conduct train-worker decontamination.data",
           _sharded("rewrite", accelerator=True), COMMIT,
           resources="rewrite.resources", parallelism="rewrite.parallelism"),
     _step("assess", 1, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",

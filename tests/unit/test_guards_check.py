@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.bench.guards import measure
 
 from nativealign_workloads.conduct import BUILTIN, Action, Conduct, load_conduct
 from nativealign_workloads.guards import Verdict, check, decide, unchanged
@@ -43,7 +44,14 @@ def test_unchanged_text_passes() -> None:
         (POLISHED.replace("1,250.5", "1,250,5"), "Stop", "NumberLost"),
         (POLISHED.replace("2015", "2016"), "Stop", "NumberInvented"),
         (POLISHED.replace("?id=7", ""), "Stop", "UrlLost"),
-        (POLISHED.replace("Aramco", "أرامكو"), "Stop", "LatinNameLost"),
+        (POLISHED.replace("Aramco", "أرامكو"), "Stop", "NameLost"),
+        (POLISHED.replace("آسيا", "آسيا وكندا"), "Stop", "NameInvented"),
+        (POLISHED.replace("يوليو", "تموز"), "Stop", ""),
+        (POLISHED.replace("يوليو", "أيار"), "Stop", "DateLost"),
+        (POLISHED.replace(" 2015", " 2015 في رمضان"), "Stop", "DateInvented"),
+        (POLISHED + " www.new.example", "Stop", "UrlInvented"),
+        (POLISHED + " يا كلب", "Stop", "UnsafeAddition"),
+        ("شرکت Aramco در 21 یوليو 2015 اعلام کرد که 1,250.5 پول دارد https://example.com/report?id=7", "Stop", "LanguageDrift"),
         (POLISHED[:60], "Stop", "LengthRatio"),
         (POLISHED + " " + ("وأضاف أن الأسواق العالمية مستقرة تماما هذا العام " * 6), "Stop", "Repetition"),
         ("إليك النص: " + POLISHED, "Stop", "ScaffoldLeak"),
@@ -56,7 +64,16 @@ def test_unchanged_text_passes() -> None:
     ],
 )
 def test_each_guard_catches_its_defect(rewritten: str, finish_reason: str, guard: str) -> None:
-    assert guard in broken(ORIGIN, rewritten, finish_reason)
+    found = broken(ORIGIN, rewritten, finish_reason)
+    assert guard in found if guard else not found
+
+
+def test_guards_find_what_is_wrong_in_pairs_that_they_were_not_tuned_on() -> None:
+    scores = measure(held_out=True)
+    assert set(scores) == {field.title().replace("_", "") for field in type(CONDUCT.guards).model_fields}
+    short = {guard: score for guard, score in scores.items() if score.precision < 0.95 or score.recall < 0.85}
+    assert not short
+    assert min(score.right + score.silent for score in scores.values()) >= 40
 
 
 def test_a_refusal_or_an_empty_answer_is_one_verdict() -> None:

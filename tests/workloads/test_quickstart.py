@@ -14,10 +14,12 @@ from tests.workloads.pipeline import (
     make_corpus,
     manifest_of,
     nativealign,
+    rows,
     status,
     write_manifests,
 )
 
+from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.conduct import BUILTIN
 
 
@@ -39,6 +41,18 @@ def listing(store: Path) -> dict[str, tuple[int, int, int]]:
     """Every file with what changes when somebody writes it: size, time, inode."""
     found = {path: path.stat() for path in store.rglob("*") if path.is_file()}
     return {str(path): (stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in found.items()}
+
+
+def download(folder: Path, job: str, target: str, code: int = 0) -> str:
+    ran = nativealign("download", job, target, "--home", "home", cwd=folder)
+    assert ran.returncode == code, ran.stdout + ran.stderr
+    return ran.stderr
+
+
+def dataset(folder: Path, view: str) -> Any:
+    from datasets import load_dataset
+
+    return load_dataset(str(folder), view, split="train", cache_dir=str(folder.parent / "cache"))
 
 
 def computed(steps: list[dict[str, Any]]) -> list[str]:
@@ -74,6 +88,40 @@ class TestTheQuickstart:
             assert computed(found["steps"]) == ["inspect"]
             assert found["state"] == "Complete"
 
+    def test_an_aligned_corpus_downloads_as_a_dataset_with_views(self, folder: Path):
+        download(folder, "AlignJob/quickstart", "dataset")
+        prefix = status(folder / "home", "AlignJob/quickstart")["outputs"]["rewrite"]
+        made = {row["id"]: row for row in rows(folder / "home" / "store", prefix, "documents")}
+        loaded = {view: list(dataset(folder / "dataset", view)) for view in ("aligned", "cleaned", "hybrid")}
+        assert {row["id"]: row["text"] for row in loaded["aligned"]} == {name: row["rewritten"] for name, row in made.items()}
+        assert {row["id"]: row["text"] for row in loaded["cleaned"]} == {name: row["origin"] for name, row in made.items()}
+        assert loaded["hybrid"] == loaded["aligned"] + loaded["cleaned"]
+        for row in loaded["aligned"]:
+            kept = made[row["id"]]
+            assert {name: row[name] for name in ("origin", "chunks", "userId", "key", "ordinal")} == {
+                name: kept.get(name) for name in ("origin", "chunks", "userId", "key", "ordinal")
+            }
+
+    def test_a_download_goes_on_where_it_stopped_and_leaves_other_folders_alone(self, folder: Path):
+        download(folder, "AlignJob/quickstart", "again")
+        whole = listing(folder / "again")
+        next((folder / "again" / "data").glob("cleaned-*")).unlink()
+        download(folder, "AlignJob/quickstart", "again")
+        assert {path: facts[0] for path, facts in listing(folder / "again").items()} == {p: facts[0] for p, facts in whole.items()}
+        (kept,) = (path for path in whole if path.endswith("README.md"))
+        assert listing(folder / "again")[kept] == whole[kept]
+        told = download(folder, "PretrainJob/quickstart", "again", code=ExitCode.USAGE)
+        assert "FolderInUse: again holds README.md, which is not of this result" in told
+        assert "NoFolder" in download(folder, "EvalJob/quickstart", "scores", code=ExitCode.USAGE)
+        assert not (folder / "scores").exists()
+
+    def test_a_model_downloads_as_transformers_loads_it(self, folder: Path):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        download(folder, "PretrainJob/quickstart", "model")
+        assert AutoModelForCausalLM.from_pretrained(folder / "model").num_parameters() > 0
+        assert AutoTokenizer.from_pretrained(folder / "model").vocab_size == TINY["vocabularySize"]
+
     def test_another_code_of_conduct_runs_what_reads_it_and_nothing_before(self, folder: Path):
         align = small_quickstart()[0]
         conduct = BUILTIN["ar-1"].read_text().replace("name: ar-1", "name: ours-1", 1)
@@ -100,4 +148,7 @@ def test_the_chain_runs_on_an_s3_server(here: Path):
                 assert {step["state"] for step in steps} == {"Committed"}
                 assert {step["reused"] for step in steps if step["name"] != "inspect"} == {reused}
     assert not (here / "home" / "store").exists()
+    ran = nativealign("download", "PretrainJob/web", "model", "--home", "home", cwd=here, environment=keys)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (here / "model" / "model.safetensors").is_file()
     assert len(list((here / "home").rglob("report.html"))) == 4

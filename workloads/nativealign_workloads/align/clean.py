@@ -1,18 +1,19 @@
 """clean: keep the documents that are worth aligning, before anything is deduplicated or paid for.
 
-Reads the pinned shard plan and the corpora; writes `documents` (kept) and `removed` (filtered or quarantined, with the reason).
-Kept text is changed only by the repairs and the boilerplate removal that the spec asks for; `raw` keeps the text as read where
-they changed something.
+Reads the pinned shard plan, the corpora, and the benchmarks that are kept out; writes `documents` (kept) and `removed` (filtered or
+quarantined, with the reason). Kept text is changed only by the repairs, the boilerplate removal and the masks that the spec asks
+for; `raw` keeps the text as read where they changed something.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
 from nativealign_api.align import Clean, PersonalData
 from nativealign_api.common import Corpus
 from nativealign_api.vocabulary import Outcome
+from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, record_rows, shard_records
 from nativealign_workloads.context import Context
 from nativealign_workloads.documents import corpus_documents
@@ -34,6 +35,7 @@ class Cleaned:
     text: str
     operations: tuple[str, ...] = ()
     reason: str = ""
+    detail: str = ""
 
 
 def clean_text(text: str, settings: Clean, license: str = "") -> Cleaned:
@@ -89,23 +91,30 @@ def run(context: Context) -> Json:
     if shard.committed():
         return {"skipped": True}
     settings = context.job.require("clean", Clean)
-    tally = Tally()
+    tally, question_in = Tally(), question_finder(context)
     context.progress.begin(0, "documents")
     corpora = context.job.require("corpora", list[Corpus])
     for row, found in corpus_documents(context, corpora, context.job.inputs["corpora"], context.index):
         if isinstance(found, BadRecord):
             _quarantine(shard, tally, row, found)
         else:
-            _keep(shard, tally, row, clean_text(found.text, settings, row.get("license", "")), found.text)
+            cleaned = clean_text(found.text, settings, row.get("license", ""))
+            _keep(shard, tally, row, cleaned if cleaned.reason else _without_questions(cleaned, question_in), found.text)
         context.progress.advance(out=tally.of(Outcome.OUT).count)
     shard.commit(tally)
     return {"counts": tally.counts()}
 
 
+def _without_questions(cleaned: Cleaned, question_in: Callable[[str], str]) -> Cleaned:
+    question = question_in(cleaned.text)
+    return replace(cleaned, reason=CONTAMINATED, detail=question) if question else cleaned
+
+
 def _keep(shard: ShardCommit, tally: Tally, row: Json, cleaned: Cleaned, raw: str) -> None:
     if cleaned.reason:
         tally.add(row["id"], Outcome.FILTERED, cleaned.reason)
-        shard.part("removed").add(row | {"outcome": Outcome.FILTERED, "reason": cleaned.reason})
+        detail = {"detail": cleaned.detail} if cleaned.detail else {}
+        shard.part("removed").add(row | {"outcome": Outcome.FILTERED, "reason": cleaned.reason} | detail)
         return
     tally.add(row["id"], Outcome.OUT)
     tally.reasons.update(f"operation/{operation}" for operation in cleaned.operations)

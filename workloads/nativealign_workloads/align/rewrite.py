@@ -1,11 +1,12 @@
 """rewrite: let the worker, or without one the expert, rewrite the whole corpus; guards decide what may stand.
 
 Reads the deduplicated documents; writes `documents` with `origin` (the cleaned text) and `rewritten` (the paper's field names), and
-for every chunk what became of it and why. A document of which nothing is left is `removed`.
+for every chunk what became of it and why. A document of which nothing is left, or which has come to hold a question of a benchmark
+that is kept out, is `removed`.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from nativealign_api.align import Chunking, Expert, Rewrite
 from nativealign_api.common import TransformersEngine as TransformersSpec
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request, share_of
+from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
 from nativealign_workloads.align.segments import clear_progress, part_rows, work_in_segments
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Action, Conduct
@@ -129,7 +131,7 @@ def run(context: Context) -> Json:
     path = work_in_segments(shard, rows, settings.segment_documents, work.documents, work.open)
     if path is None:
         return {"skipped": True}
-    tally, facts = _divide(shard, part_rows(path))
+    tally, facts = _divide(shard, part_rows(path), question_finder(context))
     shard.commit(tally, **facts)
     clear_progress(context)
     return {"counts": facts["chunks"], "usage": facts["usage"]}
@@ -177,19 +179,24 @@ def _open_worker(folder: Path, spec: TransformersSpec) -> Engine:
     return TransformersEngine(folder, spec.batch_size, precision=spec.precision)
 
 
-def _divide(shard: ShardCommit, rows: Iterable[Json]) -> tuple[Tally, Json]:
+def _divide(shard: ShardCommit, rows: Iterable[Json], question_in: Callable[[str], str]) -> tuple[Tally, Json]:
     """Writes the rows into `documents` and `removed`, and counts them."""
     tally, states, guards, spent = Tally(), Counter[str](), Counter[str](), usage([])
     for row in rows:
-        empty = not row["rewritten"].strip()
-        tally.add(row["id"], Outcome.FILTERED if empty else Outcome.OUT, "Dropped" if empty else "")
-        shard.part("removed" if empty else "documents").add(
-            row | ({"outcome": Outcome.FILTERED, "reason": "Dropped"} if empty else {})
-        )
+        removed = _why_removed(row["rewritten"], question_in)
+        tally.add(row["id"], Outcome.FILTERED if removed else Outcome.OUT, removed.get("reason", ""))
+        shard.part("removed" if removed else "documents").add(row | removed)
         states.update(chunk["state"] for chunk in row["chunks"])
         guards.update(f"{guard['guard']}/{guard['action']}" for chunk in row["chunks"] for guard in chunk["guards"])
         spent = usage([spent, row])
     return tally, {"chunks": dict(sorted(states.items())), "guards": dict(sorted(guards.items())), "usage": spent}
+
+
+def _why_removed(rewritten: str, question_in: Callable[[str], str]) -> Json:
+    if not rewritten.strip():
+        return {"outcome": Outcome.FILTERED, "reason": "Dropped"}
+    question = question_in(rewritten)
+    return {"outcome": Outcome.FILTERED, "reason": CONTAMINATED, "detail": question} if question else {}
 
 
 def commit(context: Context) -> Json:

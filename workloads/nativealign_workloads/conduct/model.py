@@ -63,6 +63,8 @@ class ForbiddenPhrases(_Model):
     """Headings and announcements of the answer itself, e.g. "Here is the rewritten text"."""
     refusal: list[Phrase]
     """Ways of declining to answer."""
+    unsafe: list[Phrase]
+    """Insults and obscenities that nobody may add."""
 
 
 class Masks(_Model):
@@ -97,14 +99,20 @@ class Guards(_Model):
     """Every guard with its limit and action; `nativealign_workloads.guards` says what each measures."""
 
     length_ratio: RatioGuard
+    language_drift: RuleGuard
     script_drift: LimitGuard
     number_lost: LimitGuard
     number_invented: LimitGuard
-    word_lost: LimitGuard
+    date_lost: LimitGuard
+    date_invented: LimitGuard
+    name_lost: LimitGuard
+    name_invented: LimitGuard
     url_lost: LimitGuard
-    latin_name_lost: LimitGuard
+    url_invented: LimitGuard
+    word_lost: LimitGuard
     repetition: LimitGuard
     scaffold_leak: RuleGuard
+    unsafe_addition: RuleGuard
     refusal: RuleGuard
     truncated: RuleGuard
     empty: RuleGuard

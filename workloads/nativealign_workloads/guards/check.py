@@ -10,13 +10,16 @@ code of conduct go in; the list of broken guards comes out, in the fixed order o
 | Truncated | 1 when the answer was cut at its token limit | |
 | ScaffoldLeak | number of new scaffold phrases | audit: "Arabic text / Analysis / Rewritten text" in the targets |
 | Repetition | share of the 8-grams of words that repeat earlier ones, beyond the original's | loops of small models |
+| UnsafeAddition | number of new insults and obscenities | |
 | LengthRatio | letters of the rewriting over letters of the original | |
-| ScriptDrift | absolute change of the share of Arabic letters | translation |
+| LanguageDrift | 1 when the language is another | translation, also into a language of Arabic script |
+| ScriptDrift | absolute change of the share of Arabic letters | translation of a part |
 | NumberLost | share of the original's numbers that are gone | knowledge preservation |
 | NumberInvented | share of the rewriting's numbers that are new | hallucination |
-| WordLost | share of the original's distinct words that are gone: a text that says something else |
-| UrlLost | share of the original's web addresses that are gone | |
-| LatinNameLost | share of the original's Latin names that are gone | |
+| DateLost, DateInvented | share of the original's months and weekdays that are gone, of the rewriting's that are new | |
+| NameLost, NameInvented | the same of names: countries, cities, persons by given name, title or بن, words in Latin letters | |
+| UrlLost, UrlInvented | share of the original's web addresses that are gone, of the rewriting's that are new | |
+| WordLost | share of the original's distinct words that are gone: a text that says something else | |
 
 What the code of conduct declares as removed (advertisements and furniture, masked personal data) is taken out of the original
 before anything is compared. Unchanged text is a statistic (`unchanged`), no defect.
@@ -28,7 +31,10 @@ from dataclasses import dataclass
 from nativealign_workloads.conduct.model import Action, Conduct
 from nativealign_workloads.engines.protocol import FinishReason
 from nativealign_workloads.guards import measures
+from nativealign_workloads.text.language import language
+from nativealign_workloads.text.names import dates
 from nativealign_workloads.text.personal import find_urls
+from nativealign_workloads.text.script import letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ def _leaks(conduct: Conduct, origin: str, rewritten: str) -> list[Verdict]:
     leaks = measures.new_phrases(conduct.forbidden_phrases.scaffold, origin, rewritten)
     verdicts = [Verdict("ScaffoldLeak", leaks, 0, guards.scaffold_leak.action)] if leaks else []
     repetition = max(0.0, measures.repeated_share(rewritten) - measures.repeated_share(origin))
+    unsafe = measures.new_phrases(conduct.forbidden_phrases.unsafe, origin, rewritten)
+    verdicts += [Verdict("UnsafeAddition", unsafe, 0, guards.unsafe_addition.action)] if unsafe else []
     return verdicts + _above("Repetition", repetition, guards.repetition.limit, guards.repetition.action)
 
 
@@ -103,11 +111,15 @@ def _preservation(conduct: Conduct, origin: str, kept: str, rewritten: str) -> l
         ("ScriptDrift", guards.script_drift, measures.script_drift(kept, kept_after)),
         ("NumberLost", guards.number_lost, measures.lost_share(measures.numbers(kept), measures.numbers(rewritten))),
         ("NumberInvented", guards.number_invented, measures.new_share(measures.numbers(rewritten), measures.numbers(origin))),
-        ("WordLost", guards.word_lost, measures.new_share(measures.content_words(kept), set(measures.folded_words(rewritten)))),
+        ("DateLost", guards.date_lost, measures.new_share(dates(kept), dates(rewritten))),
+        ("DateInvented", guards.date_invented, measures.new_share(dates(rewritten), dates(origin))),
+        ("NameLost", guards.name_lost, measures.lost_names(kept, rewritten)),
+        ("NameInvented", guards.name_invented, measures.invented_names(origin, kept_after)),
         ("UrlLost", guards.url_lost, measures.missing_share(find_urls(kept), rewritten)),
-        ("LatinNameLost", guards.latin_name_lost, measures.new_share(measures.latin_names(kept), measures.latin_words(rewritten))),
+        ("UrlInvented", guards.url_invented, measures.missing_share(find_urls(rewritten), origin)),
+        ("WordLost", guards.word_lost, measures.new_share(measures.content_words(kept), set(measures.folded_words(rewritten)))),
     )
-    verdicts = _length(conduct, kept, kept_after)
+    verdicts = _length(conduct, kept, kept_after) + _language(conduct, kept, kept_after)
     for name, guard, value in shares:
         verdicts += _above(name, value, guard.limit, guard.action)
     return verdicts
@@ -119,6 +131,12 @@ def _length(conduct: Conduct, kept: str, kept_after: str) -> list[Verdict]:
     if guard.minimum <= ratio <= guard.maximum:
         return []
     return [Verdict("LengthRatio", ratio, guard.minimum if ratio < guard.minimum else guard.maximum, guard.action)]
+
+
+def _language(conduct: Conduct, kept: str, kept_after: str) -> list[Verdict]:
+    known = min(letters(kept), letters(kept_after)) >= measures.MIN_LETTERS
+    other = known and language(kept) != language(kept_after)
+    return [Verdict("LanguageDrift", 1, 0, conduct.guards.language_drift.action)] if other else []
 
 
 def _above(name: str, value: float, limit: float, action: Action) -> list[Verdict]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from nativealign_workloads.conduct.model import Conduct
 from nativealign_workloads.text.boilerplate import strip_advertisements
 from nativealign_workloads.text.fold import fold_digits, key, words
+from nativealign_workloads.text.names import persons, places, word_forms
 from nativealign_workloads.text.personal import EMAIL, URL, find_emails, find_phones, replace_spans
 from nativealign_workloads.text.repair import strip_invisible
 from nativealign_workloads.text.script import arabic_share, letters
@@ -47,9 +48,9 @@ def without_declared(conduct: Conduct, text: str) -> str:
 def numbers(text: str) -> list[str]:
     """Numbers in order of the text, comparable across spellings: ASCII digits, no thousands separators, "." for decimals.
 
-    Numbers of a list ("1. ") do not count; numbers inside web addresses do.
+    Numbers of a list ("1. ") do not count, nor those inside web addresses.
     """
-    plain = _LIST_MARKER.sub("", fold_digits(strip_invisible(text)).replace("٫", ".").replace("٬", ","))
+    plain = _LIST_MARKER.sub("", fold_digits(strip_invisible(_without_addresses(text))).replace("٫", ".").replace("٬", ","))
     return [part for match in _NUMBER.finditer(plain) for part in _canonical(match[0])]
 
 
@@ -64,10 +65,32 @@ def latin_names(text: str) -> list[str]:
     In text that is partly Arabic all of them are; in Latin text those with several capitals, or with one that does not begin a
     sentence.
     """
-    if arabic_share(text) >= 0.3:
-        return latin_words(text)
+    return latin_words(text) if arabic_share(text) >= 0.3 else _written_as_names(text)
+
+
+def _written_as_names(text: str) -> list[str]:
     plain = _without_addresses(text)
     return [m[0].casefold() for m in _LATIN_WORD.finditer(plain) if _is_name(plain, m)]
+
+
+def lost_names(before: str, after: str) -> float:
+    """Share of the names before, by all three ways to know one, that the text after has not."""
+    return _missing_names(before, after, latin_names(before))
+
+
+def invented_names(before: str, after: str) -> float:
+    """Share of the names after that the text before has not; of words in Latin letters those that are written as names."""
+    return _missing_names(after, before, _written_as_names(after))
+
+
+def _missing_names(text: str, other: str, latin: Sequence[str]) -> float:
+    there = places(other)
+    found = [name in there for name in places(text)]
+    forms = {form for word in folded_words(other) for form in word_forms(word)}
+    found += [not forms.isdisjoint(word_forms(name)) for name in persons(text)]
+    words = set(latin_words(other))
+    found += [name in words for name in latin]
+    return found.count(False) / len(found) if found else 0.0
 
 
 def content_words(text: str) -> list[str]:

@@ -56,6 +56,8 @@ def _look_at(context: Context, spec: Any, name: str) -> Json:
         return folders.pin_conduct(context, spec.code_of_conduct)
     if name == "data":
         return folders.pin_benchmarks(context, spec)
+    if name == "decontamination.data":
+        return folders.pin_questions(context, spec.decontamination)
     return folders.pin_model(context, folders.model_uri(spec, name))
 
 

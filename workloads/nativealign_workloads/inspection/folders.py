@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nativealign_api.align import CodeOfConduct
+from nativealign_api.align import CodeOfConduct, Decontamination
 from nativealign_api.evaluate import EvalJobSpec
 from nativealign_api.identity import DIGEST_LENGTH, digest
 from nativealign_api.plan import input_prefix, value_at
@@ -13,7 +13,7 @@ from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import estimated_message_tokens
 from nativealign_workloads.errors import ConfigError, DataError
-from nativealign_workloads.evaluate.pinned import bring
+from nativealign_workloads.evaluate.pinned import bring, load_questions
 from nativealign_workloads.evaluate.tasks import check_judge, plan
 from nativealign_workloads.gc.claim import claim
 from nativealign_workloads.model_files import check_config, check_names
@@ -73,6 +73,13 @@ def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:
             content["idLists"][benchmark.name] = _folder(context, benchmark.id_list)
     requests, folder = bring(context, spec.benchmarks, content)
     check_judge([plan(request, folder) for request in requests], spec.judge)
+    return _pin_listing(context, content)
+
+
+def pin_questions(context: Context, spec: Decontamination) -> Json:
+    """Lists the files of the benchmarks that are kept out of a corpus, and reads them once; raises as load_questions does."""
+    content: Json = {"data": {name: _folder(context, spec.data.uri) for name in sorted(spec.benchmarks)}, "idLists": {}}
+    load_questions(context, spec, content)
     return _pin_listing(context, content)
 
 
