@@ -12,6 +12,8 @@ from tests.contract.objects import create, merge, path, replace_spec
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.loader import load_manifests, parse_job
+from nativealign_api.plan import plan
+from nativealign_api.status import Pinned
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -235,3 +237,22 @@ def _objects(text: str) -> list[dict[str, Any]]:
         value, start = decoder.raw_decode(text, start + len(text[start:]) - len(text[start:].lstrip()))
         found += value["items"] if value["kind"] == "List" else [value]
     return found
+
+
+def test_the_ablations_are_one_kustomization_whose_arms_differ_in_one_thing(plane: ControlPlane) -> None:
+    built = plane.kubectl("kustomize", str(EXAMPLES / "ablations"))
+    assert built.returncode == 0, built.stderr
+    accepted = plane.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", given=built.stdout)
+    assert accepted.returncode == 0, accepted.stderr
+    found = {job.reference: job for job in map(parse_job, load_manifests(built.stdout, "ablations"))}
+    arms = {name.partition("/")[2] for name in found if name.startswith("PretrainJob/")}
+    assert {f"EvalJob/{arm}" for arm in arms} | {f"PretrainJob/{arm}" for arm in arms} < found.keys()
+    aligned = found["PretrainJob/mix-aligned"].spec.model_dump()
+    changed = {arm: [n for n, v in found[f"PretrainJob/{arm}"].spec.model_dump().items() if v != aligned[n]] for arm in arms}
+    assert changed.pop("mix-aligned") == []
+    assert all(fields == (["tokens"] if arm.startswith("volume") else ["mix"]) for arm, fields in changed.items())
+    assert {found[f"EvalJob/{arm}"].spec.model.pretrain_job for arm in arms} == arms
+    inputs = dict.fromkeys(("corpora", "conduct", "worker.base", "seed.perplexityModel", "decontamination.data"), "0" * 32)
+    runs = [plan("AlignJob", found[f"AlignJob/seed-{side}"].spec, Pinned(inputs=inputs)) for side in ("random", "high", "low")]
+    assert len({run.step("dedup").digest for run in runs}) == 1
+    assert len({run.step("annotate").digest for run in runs}) == 3
