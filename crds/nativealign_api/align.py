@@ -24,7 +24,7 @@ from nativealign_api.common import (
     TransformersEngine,
 )
 
-Language = Literal["ar", "en", "fr"]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
 
 
 class CodeOfConduct(Model):
@@ -109,7 +109,7 @@ class Clean(Model):
     """What is kept before duplicates are looked for."""
 
     languages: Annotated[list[Language], Field(max_length=16)] = ["ar"]
-    """Languages to keep (ISO 639-1); those that can be told apart. Empty: all."""
+    """Languages to keep (ISO 639-1, or three letters where there is no such code); dialects count as Arabic. Empty: all."""
     min_words: Annotated[int, Field(ge=0, le=10**6)] = 5
     """Shortest document, in words, after boilerplate is gone."""
     max_words: Annotated[int, Field(ge=1, le=10**7)] = 100_000

@@ -38,7 +38,7 @@ SYSTEM_CERTIFICATES = "system-certs = true\n"
 
 def build_all() -> None:
     """Builds what has changed and pushes it as NAME:test."""
-    with locked(cache() / "images.lock"), registry(PUSHED_TO) as address:
+    with locked(cache() / "images.lock"):
         for folder in store().parent.iterdir():
             if folder != store():
                 _remove(folder)
@@ -48,19 +48,14 @@ def build_all() -> None:
             _build_from_dockerfile(name)
         for name in SERVERS:
             _build_from_binary(name)
-        for name in IMAGES:
-            target = f"docker://{address}/{name}:{TAG}"
-            _buildah(
-                "push",
-                "--quiet",
-                "--tls-verify=false",
-                "--compression-format",
-                "zstd",
-                "--compression-level",
-                "1",
-                _local(name),
-                target,
-            )
+        with registry(PUSHED_TO) as address:
+            for name in IMAGES:
+                _push(name, f"docker://{address}/{name}:{TAG}")
+
+
+def _push(name: str, target: str) -> None:
+    compression = ("--compression-format", "zstd", "--compression-level", "1")
+    _buildah("push", "--quiet", "--tls-verify=false", *compression, _local(name), target)
 
 
 def store() -> Path:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,9 +201,11 @@ def _kube_proxy(plane: ControlPlane) -> dict[str, object]:
 
 def prepare() -> None:
     """Builds everything that needs the network, which the test run itself has not."""
-    for name in ("kubelet", "kube-scheduler", "kube-proxy", "coredns", "registry", "helm", "helm4"):
-        binary(name)
-    build_all()
+    with ThreadPoolExecutor() as pool:  # images wait for downloads while binaries compile
+        images = pool.submit(build_all)
+        for name in ("kubelet", "kube-scheduler", "kube-proxy", "coredns", "registry", "helm", "helm4"):
+            binary(name)
+        images.result()
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ def test_shares_count_letters_only() -> None:
         ("كِتَابٌ", "ar"),
         ("The quick brown fox jumps over the lazy dog and runs to the river", "en"),
         ("Le chat est sur la table et il dort dans le salon avec les enfants", "fr"),
-        ("این یک متن فارسی است که در آن از چهار حرف گچپژ استفاده می‌شود", "other"),
-        ("یہ اردو زبان کا ایک چھوٹا سا جملہ ہے اور اس میں ٹ اور ڈ ہیں", "other"),
-        ("Привет, как дела у вас сегодня", "other"),
-        ("12345 !!!", "other"),
-        ("", "other"),
+        ("این یک متن فارسی است که در آن از چهار حرف گچپژ استفاده می‌شود", "fa"),
+        ("یہ اردو زبان کا ایک چھوٹا سا جملہ ہے اور اس میں ٹ اور ڈ ہیں", "ur"),
+        ("الجو حار قوي النهارده والناس كلها رايحة البحر", "ar"),
+        ("واش راك خويا لباس عليك كيداير اليوم", "ar"),
+        ("Привет, как дела у вас сегодня", "ru"),
+        ("12345 !!!", "zxx"),
+        ("", "zxx"),
     ],
 )
 def test_languages_are_told_apart(text: str, expected: str) -> None:

@@ -140,6 +140,20 @@ def test_a_corpus_of_blank_lines_holds_no_record(desk: Desk) -> None:
     assert_mended(desk)
 
 
+@pytest.mark.parametrize(
+    ("clean", "reason", "message"),
+    [
+        ({"languages": ["ar", "xx"]}, "UnknownLanguage", "xx cannot be told from others"),
+        ({"personalData": {"countries": ["XX"]}}, "UnknownCountry", "no numbering plan for XX"),
+    ],
+)
+def test_a_code_that_nobody_knows_is_told_before_anything_is_read(desk: Desk, clean: Json, reason: str, message: str) -> None:
+    desk.put("corpus/a.jsonl", GOOD)
+    desk.job(ALIGN | {"clean": clean})
+    desk.fails(ExitCode.USAGE, reason, message)
+    assert [step.name for step in desk.status().steps if step.state == "Committed"] == []
+
+
 def test_cleaning_that_keeps_nothing_is_told_with_its_reasons(desk: Desk) -> None:
     desk.put("corpus/a.jsonl", GOOD)
     desk.job(ALIGN | {"clean": {"languages": ["fr"]}})

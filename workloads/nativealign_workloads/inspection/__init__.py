@@ -6,6 +6,7 @@ pins, so that a re-created object learns at once which steps are committed.
 
 from typing import Any
 
+from nativealign_api.align import Clean
 from nativealign_api.identity import digest
 from nativealign_api.kinds import KINDS
 from nativealign_api.plan import Plan, expected_inputs, plan, step_prefix
@@ -16,6 +17,8 @@ from nativealign_workloads.context import Context
 from nativealign_workloads.gc.claim import claim
 from nativealign_workloads.inspection import corpora, folders
 from nativealign_workloads.ledger import Tally
+from nativealign_workloads.text.identifiers import check_countries
+from nativealign_workloads.text.language import check_languages
 
 
 def run(context: Context) -> Json:
@@ -47,6 +50,7 @@ def look(context: Context, spec: Any) -> dict[str, Json]:
 
 def _look_at(context: Context, spec: Any, name: str) -> Json:
     if name == "corpora":
+        _check_clean(spec.clean)
         pinned = corpora.pin(context, spec.corpora, spec.sharding)
         return pinned | {"forecast": corpora.forecast(pinned["corpora"], spec, folders.instruction_tokens(spec.code_of_conduct))}
     if name.startswith("mix/"):
@@ -59,6 +63,13 @@ def _look_at(context: Context, spec: Any, name: str) -> Json:
     if name == "decontamination.data":
         return folders.pin_questions(context, spec.decontamination)
     return folders.pin_model(context, folders.model_uri(spec, name))
+
+
+def _check_clean(settings: Clean) -> None:
+    """Raises UsageError for a code that no library knows, before any document is read."""
+    check_languages(settings.languages)
+    if settings.personal_data:
+        check_countries(settings.personal_data.countries)
 
 
 def _look_upstream(context: Context, name: str, upstream: str) -> Json:

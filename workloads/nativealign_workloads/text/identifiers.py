@@ -44,15 +44,20 @@ class _Identity:
     """Whether words must say it too, because too many other numbers pass."""
 
 
-def find_valid_phones(text: str, countries: Sequence[str]) -> Spans:
-    """Phone numbers that exist: international ones, and national ones of the countries (ISO 3166-1 alpha-2).
-
-    By the numbering plans of libphonenumber. Raises UsageError UnknownCountry.
-    """
+def check_countries(countries: Sequence[str]) -> None:
+    """Raises UsageError UnknownCountry for one without a numbering plan."""
     import phonenumbers
 
     if unknown := [country for country in countries if country not in phonenumbers.SUPPORTED_REGIONS]:
         raise UsageError("UnknownCountry", f"no numbering plan for {', '.join(unknown)}", "ISO 3166-1 alpha-2, e.g. SA")
+
+
+def find_valid_phones(text: str, countries: Sequence[str]) -> Spans:
+    """Phone numbers that exist: international ones, and national ones of the countries (ISO 3166-1 alpha-2).
+
+    By the numbering plans of libphonenumber.
+    """
+    import phonenumbers
 
     def exists(number: str) -> bool:
         for country in countries or ["ZZ"]:
