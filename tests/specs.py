@@ -66,6 +66,7 @@ CORPUS = {
     "textField": "body",
     "idField": "url",
     "licenseField": "license",
+    "urlField": "address",
     "license": "CC-BY-4.0",
 }
 OPTIMIZER = {
@@ -106,6 +107,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "minWords": 10,
             "maxWords": 50000,
             "removeBoilerplate": False,
+            "repeatedLines": {"minDocuments": 5},
             "repair": {"encoding": False, "presentationForms": False},
             "personalData": {
                 "countries": ["SA", "EG"],

@@ -105,6 +105,14 @@ class Quality(Model):
     """Characters in runs of 5 to 10 words that were there before, at most."""
 
 
+class RepeatedLines(Model):
+    """Lines that many documents of a site have: menus, footers, calls to subscribe. The site is the host of corpora[].urlField,
+    and the whole corpus for documents without an address."""
+
+    min_documents: Annotated[int, Field(ge=2, le=10**9)] = 10
+    """Documents of the same site that have the line, at least."""
+
+
 class Clean(Model):
     """What is kept before duplicates are looked for."""
 
@@ -116,6 +124,8 @@ class Clean(Model):
     """Longest document, in words."""
     remove_boilerplate: bool = True
     """Drop lines of navigation, sharing, cookies, copyright."""
+    repeated_lines: RepeatedLines | None = None
+    """Drops lines that are repeated over a site. Default: they stay."""
     repair: Repair = Repair()
     """Repairs of damaged text."""
     personal_data: PersonalData | None = None

@@ -205,6 +205,8 @@ class Corpus(Model):
     """Licence of the documents (SPDX identifier), recorded with each and in the report."""
     license_field: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     """Field or column with a document's own licence, which goes before the corpus'."""
+    url_field: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    """Field or column with a document's address, recorded with it; the host is its site."""
 
 
 PublishedBenchmark = Literal["arabicmmlu", "exams-ar", "acva-all", "aratrust", "mmlu", "mmlu-ar", "ar-beavertails"]

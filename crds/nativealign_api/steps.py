@@ -69,11 +69,16 @@ def _by_perplexity(spec: Any) -> bool:
     return bool(spec.seed.strategy.endswith("Perplexity"))
 
 
+def _drops_repeated_lines(spec: Any) -> bool:
+    return spec.clean.repeated_lines is not None
+
+
 _INSPECT = _step(INSPECT, 1, "", "", _single("list"))
 
 ALIGN_STEPS = (
     _INSPECT,
     _step("clean", 2, "corpora clean decontamination maxQuarantinedPercent", "corpora decontamination.data",
+          _sharded("lines", enabled=_drops_repeated_lines), _sharded("count", enabled=_drops_repeated_lines),
           _sharded("filter"), COMMIT),
     _step("dedup", 2, "dedup heldOut", "clean",
           _sharded("sign"), _sharded("group"), _single("link"), _sharded("filter"), COMMIT),

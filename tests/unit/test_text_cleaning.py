@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nativealign_workloads.text.boilerplate import is_advertisement, is_furniture, strip_advertisements, strip_boilerplate
-from nativealign_workloads.text.fold import key
 from nativealign_workloads.text.language import language
 from nativealign_workloads.text.personal import find_emails, find_phones, find_urls
 from nativealign_workloads.text.repair import repair_mojibake, repair_presentation_forms
@@ -45,10 +44,6 @@ def test_furniture_lines_go_and_text_lines_stay() -> None:
     kept, removed = strip_boilerplate(f"الصفحة الرئيسية\n{ARABIC}\nشَارِك الخَبر\n{rights}\n\n{said}")
     assert kept == f"{ARABIC}\n\n{said}"
     assert removed == ["الصفحة الرئيسية", "شَارِك الخَبر", rights]
-
-
-def test_lines_that_the_caller_saw_repeated_go_too() -> None:
-    assert strip_boilerplate("موقع الأخبار\nنص", frozenset({key("موقع الاخبار")})) == ("نص", ["موقع الأخبار"])
 
 
 @given(st.text())

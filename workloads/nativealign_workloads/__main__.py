@@ -24,6 +24,8 @@ from nativealign_workloads.progress.server import serve
 
 PHASES = {
     "inspect list": "inspection:run",
+    "clean lines": "align.repeated_lines:lines",
+    "clean count": "align.repeated_lines:count",
     "clean filter": "align.clean:run",
     "clean commit": "align.clean:commit",
     "dedup sign": "align.dedup:sign",

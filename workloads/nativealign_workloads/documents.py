@@ -17,7 +17,7 @@ COLUMNS = {"Raw": ("raw", "text"), "Cleaned": ("text",), "Aligned": ("rewritten"
 
 
 def corpus_documents(context: Context, corpora: list[Corpus], prefix: str, shard: int) -> Iterator[tuple[Json, Record | BadRecord]]:
-    """Every record of one pinned shard with its identity: id, corpus, key, ordinal, and userId and license where it has them."""
+    """Every record of one pinned shard with its identity: id, corpus, key, ordinal; userId, license and url where it has them."""
     by_name = {corpus.name: corpus for corpus in corpora}
     for unit in read_json(context.store, shard_key(prefix, shard))["units"]:
         corpus = by_name[unit["corpus"]]
@@ -29,7 +29,7 @@ def corpus_documents(context: Context, corpora: list[Corpus], prefix: str, shard
 
 
 def _attributes(record: Record, corpus: Corpus) -> Json:
-    found = {"userId": record.user_id, "license": record.license or corpus.license}
+    found = {"userId": record.user_id, "license": record.license or corpus.license, "url": record.url}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -14,13 +14,14 @@ from nativealign_api.align import Clean, PersonalData
 from nativealign_api.common import Corpus
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
+from nativealign_workloads.align.repeated_lines import repeated_finder
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, record_rows, shard_records
 from nativealign_workloads.context import Context
 from nativealign_workloads.documents import corpus_documents
 from nativealign_workloads.errors import DataError, NoInputError
 from nativealign_workloads.ledger import Tally, total
 from nativealign_workloads.records import BadRecord
-from nativealign_workloads.text.boilerplate import strip_boilerplate
+from nativealign_workloads.text.boilerplate import strip_boilerplate, without_lines
 from nativealign_workloads.text.identifiers import find_ibans, find_national_ids, find_valid_phones
 from nativealign_workloads.text.language import language
 from nativealign_workloads.text.personal import find_emails, replace_spans
@@ -38,9 +39,12 @@ class Cleaned:
     detail: str = ""
 
 
-def clean_text(text: str, settings: Clean, license: str = "") -> Cleaned:
-    """Repairs, boilerplate, masks, then the filters, in this order. Pure."""
+def clean_text(text: str, settings: Clean, license: str = "", is_repeated: Callable[[str], bool] | None = None) -> Cleaned:
+    """Lines repeated over the site, repairs, boilerplate, masks, then the filters, in this order. Pure."""
     operations = []
+    if is_repeated:
+        text, lines = without_lines(text, is_repeated)
+        operations += ["RemoveRepeatedLines"] * bool(lines)
     if settings.repair.encoding:
         text, changed = repair_mojibake(text)
         operations += ["RepairEncoding"] * changed
@@ -91,14 +95,14 @@ def run(context: Context) -> Json:
     if shard.committed():
         return {"skipped": True}
     settings = context.job.require("clean", Clean)
-    tally, question_in = Tally(), question_finder(context)
+    tally, question_in, is_repeated = Tally(), question_finder(context), repeated_finder(context)
     context.progress.begin(0, "documents")
     corpora = context.job.require("corpora", list[Corpus])
     for row, found in corpus_documents(context, corpora, context.job.inputs["corpora"], context.index):
         if isinstance(found, BadRecord):
             _quarantine(shard, tally, row, found)
         else:
-            cleaned = clean_text(found.text, settings, row.get("license", ""))
+            cleaned = clean_text(found.text, settings, row.get("license", ""), is_repeated and partial(is_repeated, row))
             _keep(shard, tally, row, cleaned if cleaned.reason else _without_questions(cleaned, question_in), found.text)
         context.progress.advance(out=tally.of(Outcome.OUT).count)
     shard.commit(tally)

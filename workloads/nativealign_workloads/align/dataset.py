@@ -28,13 +28,14 @@ COLUMNS = {
     "ordinal": (pa.int64(), "number of the record in its file, from 0"),
     "userId": (pa.string(), "the record's own id"),
     "license": (pa.string(), "licence of the document"),
+    "url": (pa.string(), "address of the document"),
     "origin": (pa.string(), "aligned only: the text before rewriting"),
     "conduct": (pa.string(), "aligned only: hash of the code of conduct"),
     "worker": (pa.string(), "aligned only: digest of the worker's training; null where the expert rewrote"),
     "chunks": (pa.list_(_CHUNK), "aligned only: what became of each chunk, and every guard that an answer broke"),
 }
 SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
-_COMMON = ("id", "corpus", "key", "ordinal", "userId", "license")
+_COMMON = ("id", "corpus", "key", "ordinal", "userId", "license", "url")
 
 
 def view_row(view: str, row: Json) -> Json:

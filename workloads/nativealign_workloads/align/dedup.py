@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nativealign_api.align import Dedup, HeldOut
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align import clusters
-from nativealign_workloads.align.keys import Keys, KeyWriter, layout, links, partitions
+from nativealign_workloads.align.keys import Keys, KeyWriter, layout, links, partitions, read_array
 from nativealign_workloads.align.signatures import SKETCH_BITS, bands, exact_keys, least_agreement, sketches
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
@@ -159,7 +159,7 @@ def group(context: Context) -> Json:
 def _partition(context: Context, record: Json, kind: str, partition: int, keys: np.dtype[Any]) -> Keys:
     context.check_stop()
     first, end = record["facts"]["offsets"][kind][partition : partition + 2]
-    return _read(context, record, f"{kind}.bin", keys, first, end) if end > first else np.empty(0, keys)
+    return read_array(context, record, f"{kind}.bin", keys, first, end) if end > first else np.empty(0, keys)
 
 
 def link(context: Context) -> Json:
@@ -222,15 +222,7 @@ def _blocks(context: Context, record: Json, part: str, dtype: np.dtype[Any], row
     count = record["parts"][part]["rows"]
     for first in range(0, count, rows):
         context.check_stop()
-        yield _read(context, record, part, dtype, first, min(first + rows, count))
-
-
-def _read(context: Context, record: Json, part: str, dtype: np.dtype[Any], first: int, end: int) -> NDArray[Any]:
-    """Rows `first` to `end` of a binary part."""
-    with context.store.open(record["parts"][part]["key"]) as stream:
-        stream.seek(first * dtype.itemsize)
-        data = stream.read((end - first) * dtype.itemsize)
-    return np.frombuffer(data, dtype)
+        yield read_array(context, record, part, dtype, first, min(first + rows, count))
 
 
 def keep(context: Context) -> Json:
@@ -266,7 +258,7 @@ def _fates(context: Context, linked: Json, name: str, dtype: np.dtype[Any]) -> N
     """This shard's rows of a part that link wrote."""
     counts = linked["facts"]["byShard"][name]
     first = sum(counts[: context.index])
-    return _read(context, linked, f"{name}.bin", dtype, first, first + counts[context.index])
+    return read_array(context, linked, f"{name}.bin", dtype, first, first + counts[context.index])
 
 
 def commit(context: Context) -> Json:

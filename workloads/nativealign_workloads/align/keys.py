@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nativealign_workloads.commit import Json
+from nativealign_workloads.context import Context
+
 Keys = NDArray[Any]
 Edges = NDArray[np.uint32]
 Places = NDArray[np.int64]
@@ -84,6 +87,13 @@ class KeyWriter:
         self._rows += len(keys)
         with self._runs_path.open("ab") as file:
             file.write(keys[order].tobytes())
+
+
+def read_array(context: Context, record: Json, part: str, dtype: np.dtype[Any], first: int, end: int) -> NDArray[Any]:
+    """Rows `first` to `end` of a binary part that a shard's record names."""
+    with context.store.open(record["parts"][part]["key"]) as stream:
+        stream.seek(first * dtype.itemsize)
+        return np.frombuffer(stream.read((end - first) * dtype.itemsize), dtype)
 
 
 def links(keys: Keys, agreement: float) -> Edges:

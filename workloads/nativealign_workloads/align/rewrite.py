@@ -28,7 +28,7 @@ from nativealign_workloads.ledger import Tally
 from nativealign_workloads.sources import model_folder
 from nativealign_workloads.text.chunk import reassemble
 
-IDENTITY = ("id", "corpus", "key", "ordinal", "userId", "license")
+IDENTITY = ("id", "corpus", "key", "ordinal", "userId", "license", "url")
 
 
 NO_ANSWER = Verdict("NoAnswer", 1, 0, Action.RETRY)

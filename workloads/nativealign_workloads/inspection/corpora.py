@@ -100,7 +100,7 @@ def plan_shards(given: list[Corpus], listings: list[list[SourceFile]], shards: i
 
 def fields_of(corpus: Corpus) -> Fields:
     """Where a corpus' records have what."""
-    return Fields(corpus.text_field, corpus.id_field, corpus.license_field)
+    return Fields(corpus.text_field, corpus.id_field, corpus.license_field, corpus.url_field)
 
 
 def describe(corpus: Corpus, source: Source, listing: list[SourceFile]) -> Json:

@@ -78,7 +78,7 @@ def _text_problem(schema: pa.Schema, text_field: str) -> tuple[str, str] | None:
 
 
 def _rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, fields: Fields, limit: int) -> Iterator[Record | BadRecord]:
-    known = [name if name and schema.get_field_index(name) >= 0 else None for name in (fields.id, fields.license)]
+    known = [name if name and schema.get_field_index(name) >= 0 else None for name in fields.attributes]
     ordinal = 0
     for batch in batches:
         others = [batch.column(name) if name else None for name in known]
@@ -89,7 +89,7 @@ def _rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, fields: Fields, 
 
 
 def _parquet_batches(file: pq.ParquetFile, fields: Fields) -> Iterator[pa.RecordBatch]:
-    wanted = dict.fromkeys([fields.text, fields.id, fields.license])
+    wanted = dict.fromkeys([fields.text, *fields.attributes])
     columns = [name for name in wanted if name and file.schema_arrow.get_field_index(name) >= 0]
     for group in range(file.num_row_groups):  # a batch never spans groups: damage in one leaves those before it whole
         size = _batch_rows(file.metadata.row_group(group))
@@ -102,9 +102,7 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
     return min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean)))
 
 
-def _record(
-    ordinal: int, text: pa.Scalar, text_field: str, max_record_bytes: int, user_id: object, license: object
-) -> Record | BadRecord:
+def _record(ordinal: int, text: pa.Scalar, text_field: str, max_record_bytes: int, *attributes: object) -> Record | BadRecord:
     where = f"row {ordinal}"
     if isinstance(text, pa.DictionaryScalar):
         text = text.value
@@ -114,6 +112,6 @@ def _record(
     if content.size > max_record_bytes:
         return BadRecord(ordinal, "RecordTooLarge", f"{where}: more than {max_record_bytes} bytes")
     try:
-        return checked(ordinal, content.to_pybytes().decode(), where, user_id, license)
+        return checked(ordinal, content.to_pybytes().decode(), where, *attributes)
     except UnicodeDecodeError as exc:
         return BadRecord(ordinal, "NotUtf8", f"{where}: {exc.reason} at byte {exc.start}")

@@ -18,16 +18,23 @@ class Fields:
     text: str = "text"
     id: str | None = None
     license: str | None = None
+    url: str | None = None
+
+    @property
+    def attributes(self) -> tuple[str | None, ...]:
+        """What a record may have beside its text, in the order of `checked`."""
+        return self.id, self.license, self.url
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One document: its place in the file (from 0, bad records count too), its text as read, the user's own id, its licence."""
+    """One document: its place in the file (from 0, bad ones count too), its text as read, the user's own id, licence, address."""
 
     ordinal: int
     text: str
     user_id: str | None = None
     license: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,14 @@ class BadRecord:
     detail: str
 
 
-def checked(ordinal: int, text: str, where: str, user_id: object = None, license: object = None) -> Record | BadRecord:
+def checked(
+    ordinal: int, text: str, where: str, user_id: object = None, license: object = None, url: object = None
+) -> Record | BadRecord:
     """A Record, unless the text has a character that our files or the tokenizers' cannot hold."""
     nul = text.find("\0")
     if nul >= 0:
         return BadRecord(ordinal, "NulCharacter", f"{where}: U+0000 at character {nul}")
-    return Record(ordinal, text, _user_id(user_id), license if isinstance(license, str) else None)
+    return Record(ordinal, text, _user_id(user_id), *(value if isinstance(value, str) else None for value in (license, url)))
 
 
 def _user_id(value: object) -> str | None:

@@ -115,7 +115,7 @@ def _json_record(ordinal: int, content: bytes, where: str, *, fields: Fields) ->
     text = value[fields.text]
     if not isinstance(text, str):
         return BadRecord(ordinal, "WrongTextType", f"{where}: {fields.text!r} is {type(text).__name__}, not a string")
-    return checked(ordinal, text, where, *(value.get(name) if name else None for name in (fields.id, fields.license)))
+    return checked(ordinal, text, where, *(value.get(name) if name else None for name in fields.attributes))
 
 
 def _not_json(ordinal: int, content: bytes, where: str, problem: str) -> BadRecord:

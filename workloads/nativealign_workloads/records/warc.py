@@ -41,7 +41,7 @@ def _record(ordinal: int, record: Any, fields: Fields, max_record_bytes: int) ->
     if len(content) < length:
         raise Truncated(f"{where} breaks off after {len(content)} of {length} bytes")
     try:
-        return checked(ordinal, content.decode(), where, *(header(name) if name else None for name in (fields.id, fields.license)))
+        return checked(ordinal, content.decode(), where, *(header(name) if name else None for name in fields.attributes))
     except UnicodeDecodeError as exc:
         return BadRecord(ordinal, "NotUtf8", f"{where}: {exc.reason} at byte {exc.start} of the text")
 

@@ -1,7 +1,7 @@
 """Lines that belong to the page, not to its text. Called by clean, the rules engine and the guards.
 
-Thin on purpose: whole lines only, by a fixed short list of Arabic and English web furniture, by the keys that the caller has seen
-repeated across documents, and, asked for separately, advertisements (a call to action together with a contact or a price).
+Thin on purpose: whole lines only, by a fixed short list of Arabic and English web furniture, and, asked for separately,
+advertisements (a call to action together with a contact or a price).
 """
 
 import re
@@ -84,20 +84,18 @@ def is_advertisement(line: str) -> bool:
     return bool(find_phones(line) or find_emails(line) or find_urls(line))
 
 
-def strip_boilerplate(text: str, repeated: frozenset[str] = frozenset()) -> tuple[str, list[str]]:
-    """(text without furniture lines, the removed lines).
-
-    `repeated` holds keys (`fold.key`) of lines that the caller takes for furniture, e.g. because many documents share them.
-    """
-    return _without_lines(text, lambda line: is_furniture(line) or (bool(repeated) and key(line) in repeated))
+def strip_boilerplate(text: str) -> tuple[str, list[str]]:
+    """(text without furniture lines, the removed lines)."""
+    return without_lines(text, is_furniture)
 
 
 def strip_advertisements(text: str) -> tuple[str, list[str]]:
     """(text without advertisement and furniture lines, the removed lines)."""
-    return _without_lines(text, lambda line: is_furniture(line) or is_advertisement(line))
+    return without_lines(text, lambda line: is_furniture(line) or is_advertisement(line))
 
 
-def _without_lines(text: str, unwanted: Callable[[str], bool]) -> tuple[str, list[str]]:
+def without_lines(text: str, unwanted: Callable[[str], bool]) -> tuple[str, list[str]]:
+    """(text without the lines that are unwanted, those lines); an empty line is never asked about."""
     kept: list[str] = []
     removed: list[str] = []
     for line in text.split("\n"):
