@@ -113,7 +113,7 @@ def test_parallelism_never_exceeds_the_indexes() -> None:
 def test_kueue_gets_the_queue_and_may_admit_fewer_pods_of_a_sharded_job(queue: str | None, labelled: bool) -> None:
     job = specs.parse("AlignJob", {name: value for name, value in specs.SPECS["AlignJob"].items() if name != "queueName" or queue})
     job.status.pinned.shards = {"corpora": 12}
-    step = plan("AlignJob", job.spec, job.status.pinned).step("clean")
+    step = plan("AlignJob", job.spec, job.status.pinned).step("rewrite")
     made = [render_phase(job, phase, resolve(job, step, phase), SETTINGS).job for phase in step.phases]
     assert [one["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") for one in made] == [queue, None]
     assert ["annotations" in one["metadata"] for one in made] == [labelled, False]
@@ -124,7 +124,7 @@ def test_kueue_gets_the_queue_and_may_admit_fewer_pods_of_a_sharded_job(queue: s
 def test_short_jobs_of_queued_jobs_get_the_installations_queue(queue: str | None) -> None:
     job = specs.parse("AlignJob", {name: value for name, value in specs.SPECS["AlignJob"].items() if name != "queueName" or queue})
     settings = replace(SETTINGS, short_queue="short")
-    step = plan("AlignJob", job.spec, job.status.pinned).step("clean")
+    step = plan("AlignJob", job.spec, job.status.pinned).step("rewrite")
     made = [render_phase(job, phase, resolve(job, step, phase), settings).job for phase in step.phases]
     assert [one["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") for one in made] == [queue, queue and "short"]
 
