@@ -27,6 +27,10 @@ BRIDGE, ADDRESS, PODS = "nativealign0", "10.88.0.1", "10.88.0.0/16"
 REGISTRY = f"{ADDRESS}:5000"
 PLUGINS = "/usr/lib/cni"
 COMMANDS = ("containerd", "runc", "iptables", "conntrack", "ip", "unshare", "buildah", "debootstrap")
+BINARIES = (
+    *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
+    *("coredns", "registry", "helm", "helm4"),
+)
 HINT = "apt-get install containerd runc containernetworking-plugins iptables conntrack iproute2 util-linux buildah debootstrap"
 
 
@@ -203,7 +207,7 @@ def prepare() -> None:
     """Builds everything that needs the network, which the test run itself has not."""
     with ThreadPoolExecutor() as pool:  # images wait for downloads while binaries compile
         images = pool.submit(build_all)
-        for name in ("kubelet", "kube-scheduler", "kube-proxy", "coredns", "registry", "helm", "helm4"):
+        for name in BINARIES:
             binary(name)
         images.result()
 
