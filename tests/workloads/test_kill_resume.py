@@ -42,7 +42,7 @@ from tests.workloads.pipeline import (
 from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.__main__ import PHASES
 
-CORPUS = RULES | {"sharding": {"shards": 3}}
+CORPUS = RULES | {"sharding": {"shards": 3}, "clean": {"repeatedLines": {"minDocuments": 3}}}
 BY_RULES = manifest_of("AlignJob", "rules", CORPUS | {"rewrite": {"segmentDocuments": 8}})
 PRETRAIN = manifest_of(
     "PretrainJob",

@@ -24,8 +24,7 @@ def language(text: str) -> str:
 
 def check_languages(codes: Sequence[str]) -> None:
     """Raises UsageError UnknownLanguage for a code that no text can have."""
-    known = set(_identifier().labels) - _MEMBERS.keys()
-    if unknown := [code for code in codes if code not in known]:
+    if unknown := [code for code in codes if code in _MEMBERS or code not in _identifier().labels]:
         raise UsageError("UnknownLanguage", f"{', '.join(unknown)} cannot be told from others", "ISO 639-1, e.g. ar")
 
 

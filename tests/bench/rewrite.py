@@ -1,0 +1,144 @@
+"""`make bench-rewrite`: tokens per second of the rewrite step beside the bare engine, on this machine's GPU or its processor.
+
+A worker is trained by the steps before, on the quickstart's corpus. The step is timed whole in this process: reading, chunking,
+prompts, generation, guards, segments, commit. The bare engine then gets the very prompts that the step asked: all of them in order
+of length, in batches of the same size, decoded and nothing more. Both load the model before their time begins.
+Prints JSON: seconds and tokens (of prompts and answers) per second of each, and the ratio.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests.workloads.pipeline import QUICKSTART, World, manifest_of, pool_of, run_phases
+
+from nativealign_api.kinds import KINDS
+from nativealign_api.plan import plan
+from nativealign_api.resolved import resolve
+from nativealign_api.status import Pinned
+from nativealign_api.vocabulary import ENV_JOB, ENV_SCRATCH
+from nativealign_workloads.align import rewrite
+from nativealign_workloads.context import from_environment
+from nativealign_workloads.engines.protocol import Reply, Request
+from nativealign_workloads.engines.transformers_engine import TransformersEngine
+
+DOCUMENTS = 2000
+SIZES = {
+    "cpu": {"model": {"hiddenSize": 256, "layers": 4, "attentionHeads": 4}, "batch": 64, "precision": "Float32"},
+    "cuda": {"model": {"hiddenSize": 2048, "layers": 16, "attentionHeads": 16}, "batch": 256, "precision": "BFloat16"},
+}
+
+
+def spec(size: dict[str, Any], corpus: Path) -> dict[str, Any]:
+    base = size["model"] | {"vocabularySize": 4096, "maxPosition": 1024}
+    return {
+        "corpora": [{"name": "web", "uri": str(corpus)}],
+        "sharding": {"shards": 1},
+        "maxQuarantinedPercent": 20,
+        "heldOut": {"documents": 0},
+        "expert": {"rules": {}},
+        "seed": {"documents": 32},
+        "chunking": {"maxTokens": 128},
+        "worker": {
+            "base": {"fromConfig": base},
+            "train": {"epochs": 1, "globalBatch": 16, "sequenceLength": 512, "deepspeed": {"precision": size["precision"]}},
+        },
+        "rewrite": {"transformers": {"batchSize": size["batch"], "precision": size["precision"]}, "maxRetries": 0},
+    }
+
+
+@contextmanager
+def watched(calls: list[list[Request]], replies: list[Reply]) -> Iterator[None]:
+    """What the step asks its engine, and what it gets, is noted."""
+    generate = TransformersEngine.generate
+
+    def noted(engine: TransformersEngine, requests: list[Request]) -> list[Reply]:
+        found = generate(engine, requests)
+        calls.append(list(requests))
+        replies.extend(found)
+        return found
+
+    with mock.patch.object(TransformersEngine, "generate", noted):
+        yield
+
+
+def step(
+    folder: Path, manifest: dict[str, Any], world: World, digests: dict[str, Any]
+) -> tuple[float, list[Request], list[Reply], Path]:
+    """(seconds, requests, replies, the worker's folder) of the rewrite phase."""
+    job = KINDS["AlignJob"].model.model_validate(manifest)
+    job.metadata.uid = "0" * 8
+    inspected = next((world.store / "steps" / "inspect").glob("*/manifest.json"))
+    inputs = {name: item["digest"] for name, item in json.loads(inspected.read_text())["inputs"].items() if item.get("digest")}
+    job.status.pinned = Pinned(inputs=inputs, shards={"corpora": 1})
+    planned = plan("AlignJob", job.spec, job.status.pinned).step("rewrite")
+    assert planned.inputs["dedup"].endswith(digests["dedup"])
+    resolved = resolve(job, planned, planned.phases[0], store_folder=str(world.store), base_directory=str(folder))
+    (folder / "job.json").write_bytes(resolved.dump())
+    context = from_environment(os.environ | {ENV_JOB: str(folder / "job.json"), ENV_SCRATCH: str(folder / "scratch")})
+    calls: list[list[Request]] = []
+    replies: list[Reply] = []
+    opened: list[float] = []
+    opening = rewrite._Work.open
+
+    def open_timed(work: Any, spent: Any) -> None:
+        started = time.perf_counter()
+        opening(work, spent)
+        opened.append(time.perf_counter() - started)
+
+    with watched(calls, replies), mock.patch.object(rewrite._Work, "open", open_timed):
+        started = time.perf_counter()
+        rewrite.run(context)
+        seconds = time.perf_counter() - started - sum(opened)
+    return seconds, [request for call in calls for request in call], replies, next((folder / "scratch").rglob("config.json")).parent
+
+
+def bare(worker: Path, requests: list[Request], size: dict[str, Any]) -> float:
+    """Seconds for the same prompts without anything of a step."""
+    engine = TransformersEngine(worker, size["batch"], precision=size["precision"])
+    started = time.perf_counter()
+    engine.generate(requests)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = SIZES[device]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, str(QUICKSTART / "make_corpus.py"), str(folder / "corpus"), "--documents", str(DOCUMENTS)]
+        subprocess.run(command, check=True, capture_output=True)
+        manifest = manifest_of("AlignJob", "web", spec(size, folder / "corpus"))
+        world = World(folder / "world").made()
+        with pool_of(2) as pool:
+            digests = run_phases(folder, manifest, world, pool.run, until="train-worker")["AlignJob/web"]
+        seconds, requests, replies, worker = step(folder, manifest, world, digests)
+        tokens = sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
+        alone = bare(worker, requests, size)
+    facts = {
+        "device": device,
+        "requests": len(requests),
+        "tokens": tokens,
+        "seconds": round(seconds, 2),
+        "bareSeconds": round(alone, 2),
+    }
+    rates = {
+        "tokensPerSecond": round(tokens / seconds),
+        "bareTokensPerSecond": round(tokens / alone),
+        "ratio": round(alone / seconds, 4),
+    }
+    print(json.dumps(facts | rates, indent=1))
+
+
+if __name__ == "__main__":
+    main()
