@@ -144,8 +144,7 @@ def expected_inputs(spec: JobSpec) -> dict[str, str | None]:
         inputs = {name: _model_upstream(model) for name, model in models.items() if model}
         inputs |= {"data": None} if spec.benchmarks else {}
         return inputs | ({"heldOut": f"AlignJob/{spec.held_out.align_job}/dedup"} if spec.held_out else {})
-    models = ("worker.base.uri", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel")
-    folders = (*models, "decontamination.data")
+    folders = ["worker.base.uri", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel", "decontamination.data"]
     given = [path.removesuffix(".uri") for path in folders if value_at(spec, path) is not None]
     return dict.fromkeys(["corpora", "conduct", *given])
 

@@ -6,7 +6,7 @@ stay, so that a download goes on where it stopped.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,10 @@ class Model:
 
 def result_of(store: ObjectStore, job: Job) -> Result:
     """Raises UsageError for a kind without one, NoInputError where the step that makes it is not committed."""
-    kinds = {"AlignJob": ("rewrite", Dataset), "PretrainJob": ("export", Model)}
+    kinds: dict[str, tuple[str, Callable[[ObjectStore, Job], Result]]] = {
+        "AlignJob": ("rewrite", Dataset),
+        "PretrainJob": ("export", Model),
+    }
     if job.kind not in kinds:
         raise UsageError("NoFolder", f"{job.reference} makes scores, not a folder", f"use `nativealign report {job.reference}`")
     step, result = kinds[job.kind]

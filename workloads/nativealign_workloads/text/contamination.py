@@ -38,7 +38,7 @@ class Questions:
             for size, (runs, owners) in self._runs.items():
                 run = _all_runs(hashes[start : start + size], size)
                 if _contains(runs, run).any():
-                    return self._names[owners[np.searchsorted(runs, run[0])]]
+                    return self._names[int(owners[np.searchsorted(runs, run[0])])]
         return ""
 
 

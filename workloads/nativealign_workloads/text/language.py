@@ -18,7 +18,7 @@ def language(text: str) -> str:
     """ISO 639-1 code, or of three letters where it has none; `zxx` for a text without letters. All Arabic is `ar`, dialects too."""
     if not letters(text[:HEAD]):
         return "zxx"
-    found, _ = _identifier().classify(text[:HEAD])
+    found = str(_identifier().classify(text[:HEAD])[0])
     return _MEMBERS.get(found, found)
 
 
