@@ -9,7 +9,7 @@ SELF = $(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constr
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign generate verify lock bench-memory bench-dedup bench-guards bench-training bench-operator clean
+.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign generate verify lock bench-memory bench-dedup bench-guards bench-rewrite bench-training bench-operator clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,6 +92,9 @@ bench-dedup: $(VENV)/.dev .venv-peers/.done ## deduplication beside datatrove, d
 
 bench-guards: $(VENV)/.dev ## precision and recall of the guards on rewritings with known defects
 	$(BIN)/python -m tests.bench.guards
+
+bench-rewrite: $(VENV)/.dev ## the rewrite step beside its bare engine, on a GPU where there is one
+	$(BIN)/python -m tests.bench.rewrite
 
 bench-training: $(VENV)/.dev ## the training loop beside transformers' Trainer under DeepSpeed, on a GPU where there is one
 	$(BIN)/python -m tests.bench.training
