@@ -47,6 +47,9 @@ class Verdict:
     action: Action
 
 
+MOST_WORDS_LOST = 0.5
+"""A text that keeps more of its words is in the same language; to ask the model about each takes longer than all else."""
+
 _STRENGTH = [Action.ORIGINAL, Action.RETRY, Action.EXPERT, Action.DROP]
 
 
@@ -107,6 +110,7 @@ def _leaks(conduct: Conduct, origin: str, rewritten: str) -> list[Verdict]:
 def _preservation(conduct: Conduct, origin: str, kept: str, rewritten: str) -> list[Verdict]:
     guards = conduct.guards
     kept_after = measures.without_declared(conduct, rewritten)
+    words_lost = measures.new_share(measures.content_words(kept), set(measures.folded_words(rewritten)))
     shares = (
         ("ScriptDrift", guards.script_drift, measures.script_drift(kept, kept_after)),
         ("NumberLost", guards.number_lost, measures.lost_share(measures.numbers(kept), measures.numbers(rewritten))),
@@ -117,9 +121,11 @@ def _preservation(conduct: Conduct, origin: str, kept: str, rewritten: str) -> l
         ("NameInvented", guards.name_invented, measures.invented_names(origin, kept_after)),
         ("UrlLost", guards.url_lost, measures.missing_share(find_urls(kept), rewritten)),
         ("UrlInvented", guards.url_invented, measures.missing_share(find_urls(rewritten), origin)),
-        ("WordLost", guards.word_lost, measures.new_share(measures.content_words(kept), set(measures.folded_words(rewritten)))),
+        ("WordLost", guards.word_lost, words_lost),
     )
-    verdicts = _length(conduct, kept, kept_after) + _language(conduct, kept, kept_after)
+    verdicts = _length(conduct, kept, kept_after)
+    if words_lost > MOST_WORDS_LOST and _another_language(kept, kept_after):
+        verdicts.append(Verdict("LanguageDrift", 1, 0, guards.language_drift.action))
     for name, guard, value in shares:
         verdicts += _above(name, value, guard.limit, guard.action)
     return verdicts
@@ -133,10 +139,8 @@ def _length(conduct: Conduct, kept: str, kept_after: str) -> list[Verdict]:
     return [Verdict("LengthRatio", ratio, guard.minimum if ratio < guard.minimum else guard.maximum, guard.action)]
 
 
-def _language(conduct: Conduct, kept: str, kept_after: str) -> list[Verdict]:
-    known = min(letters(kept), letters(kept_after)) >= measures.MIN_LETTERS
-    other = known and language(kept) != language(kept_after)
-    return [Verdict("LanguageDrift", 1, 0, conduct.guards.language_drift.action)] if other else []
+def _another_language(before: str, after: str) -> bool:
+    return min(letters(before), letters(after)) >= measures.MIN_LETTERS and language(before) != language(after)
 
 
 def _above(name: str, value: float, limit: float, action: Action) -> list[Verdict]:

@@ -75,17 +75,20 @@ _CUES = _TITLES | {_PATRONYMIC, *words("عبد أبو")}
 MIN_NAME_LETTERS = 3
 
 
-def places(text: str) -> list[str]:
+@lru_cache(maxsize=8)  # the guards ask about the same texts from both sides
+def places(text: str) -> tuple[str, ...]:
     """Countries and cities of the text, each under one name, in order."""
     return _find(_places(), words(text))
 
 
-def dates(text: str) -> list[str]:
+@lru_cache(maxsize=8)
+def dates(text: str) -> tuple[str, ...]:
     """Months and weekdays of the text by number: month-1 is January in every Arab country's words, hijri-9 Ramadan."""
     return _find(_dates(), words(text))
 
 
-def persons(text: str) -> list[str]:
+@lru_cache(maxsize=8)
+def persons(text: str) -> tuple[str, ...]:
     """Folded words that are names of persons by what they are or stand beside: a given name, a title, a patronymic."""
     tokens = words(text)
     marked = {index + 1 for index, token in enumerate(tokens) if token in _CUES}
@@ -93,7 +96,7 @@ def persons(text: str) -> list[str]:
     given = {index for index, token in enumerate(tokens) if not _GIVEN_NAMES.isdisjoint(word_forms(token))}
     marked |= given | {index + 1 for index in given if _may_be_family_name(tokens, index + 1)}
     found = (tokens[index] for index in sorted(marked) if 0 <= index < len(tokens))
-    return [token for token in found if len(token) >= MIN_NAME_LETTERS and token not in _CUES]
+    return tuple(token for token in found if len(token) >= MIN_NAME_LETTERS and token not in _CUES)
 
 
 def _may_be_family_name(tokens: Sequence[str], index: int) -> bool:
@@ -113,14 +116,14 @@ def word_forms(token: str) -> Iterator[str]:
             yield form[1:]
 
 
-def _find(entries: Entries, tokens: Sequence[str]) -> list[str]:
+def _find(entries: Entries, tokens: Sequence[str]) -> tuple[str, ...]:
     found, index = [], 0
     while index < len(tokens):
         length, name = _longest(entries, tokens, index)
         if length:
             found.append(name)
         index += max(1, length)
-    return found
+    return tuple(found)
 
 
 def _longest(entries: Entries, tokens: Sequence[str], index: int) -> tuple[int, str]:
