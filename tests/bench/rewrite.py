@@ -18,21 +18,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.workloads.pipeline import QUICKSTART, World, manifest_of, pool_of, run_phases
+from tests.workloads.pipeline import QUICKSTART, Ended, Unit, World, manifest_of, pool_of, run_phases
 
-from nativealign_api.kinds import KINDS
-from nativealign_api.plan import plan
-from nativealign_api.resolved import resolve
-from nativealign_api.status import Pinned
 from nativealign_api.vocabulary import ENV_JOB, ENV_SCRATCH
 from nativealign_workloads.align import rewrite
 from nativealign_workloads.context import from_environment
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
 
-DOCUMENTS = 2000
+DOCUMENTS = 500
 SIZES = {
-    "cpu": {"model": {"hiddenSize": 256, "layers": 4, "attentionHeads": 4}, "batch": 64, "precision": "Float32"},
+    "cpu": {"model": {"hiddenSize": 128, "layers": 2, "attentionHeads": 4}, "batch": 64, "precision": "Float32"},
     "cuda": {"model": {"hiddenSize": 2048, "layers": 16, "attentionHeads": 16}, "batch": 256, "precision": "BFloat16"},
 }
 
@@ -70,19 +66,32 @@ def watched(calls: list[list[Request]], replies: list[Reply]) -> Iterator[None]:
         yield
 
 
-def step(
-    folder: Path, manifest: dict[str, Any], world: World, digests: dict[str, Any]
-) -> tuple[float, list[Request], list[Reply], Path]:
-    """(seconds, requests, replies, the worker's folder) of the rewrite phase."""
-    job = KINDS["AlignJob"].model.model_validate(manifest)
-    job.metadata.uid = "0" * 8
-    inspected = next((world.store / "steps" / "inspect").glob("*/manifest.json"))
-    inputs = {name: item["digest"] for name, item in json.loads(inspected.read_text())["inputs"].items() if item.get("digest")}
-    job.status.pinned = Pinned(inputs=inputs, shards={"corpora": 1})
-    planned = plan("AlignJob", job.spec, job.status.pinned).step("rewrite")
-    assert planned.inputs["dedup"].endswith(digests["dedup"])
-    resolved = resolve(job, planned, planned.phases[0], store_folder=str(world.store), base_directory=str(folder))
-    (folder / "job.json").write_bytes(resolved.dump())
+class Reached(Exception):
+    """The phase to be timed comes next."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+
+
+def phase_of_rewrite(folder: Path, manifest: dict[str, Any], world: World) -> Unit:
+    """Runs all that comes before it."""
+    with pool_of(2) as pool:
+
+        def run(world: World, units: list[Unit]) -> list[Ended]:
+            if units[0].phase == "rewrite rewrite":
+                raise Reached(units[0])
+            return pool.run(world, units)
+
+        try:
+            run_phases(folder, manifest, world, run)
+        except Reached as reached:
+            return reached.unit
+    raise RuntimeError("the job has no rewrite phase")
+
+
+def step(folder: Path, unit: Unit, world: World) -> tuple[float, list[Request], list[Reply], Path]:
+    """(seconds, requests, replies, the worker's folder) of the phase."""
+    (folder / "job.json").write_bytes(unit.job.model_copy(update={"store_folder": str(world.store)}).dump())
     context = from_environment(os.environ | {ENV_JOB: str(folder / "job.json"), ENV_SCRATCH: str(folder / "scratch")})
     calls: list[list[Request]] = []
     replies: list[Reply] = []
@@ -120,9 +129,7 @@ def main() -> None:
         subprocess.run(command, check=True, capture_output=True)
         manifest = manifest_of("AlignJob", "web", spec(size, folder / "corpus"))
         world = World(folder / "world").made()
-        with pool_of(2) as pool:
-            digests = run_phases(folder, manifest, world, pool.run, until="train-worker")["AlignJob/web"]
-        seconds, requests, replies, worker = step(folder, manifest, world, digests)
+        seconds, requests, replies, worker = step(folder, phase_of_rewrite(folder, manifest, world), world)
         tokens = sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
         alone = bare(worker, requests, size)
     facts = {
