@@ -43,6 +43,7 @@ SENTENCES = """
 يحتوي المتحف على {number} قطعه اثريه نادره من عصور مختلفه|يضم المتحف {number} قطعة أثرية نادرة من عصور مختلفة
 اطلقت شركة {latin} هاتفا جديدا بكاميرا افضل وبطاريه اكبر|أطلقت شركة {latin} هاتفاً جديداً بكاميرا أفضل وبطارية أكبر
 """
+WORDINGS = [(first, second) for first, _, second in (line.partition("|") for line in SENTENCES.strip().splitlines())]
 PLACES = "القاهرة بغداد دمشق الرياض الدوحة تونس مسقط الخرطوم فرنسا ألمانيا تركيا الهند اليابان لبنان الأردن الكويت البرازيل إسبانيا"
 MEN = (
     "الدكتور سامي النجار|محمد العتيبي|خالد بن سعيد|أحمد الزهراني|يوسف الحداد|الشيخ عبد الرحمن الخطيب|إبراهيم المصري"
@@ -99,11 +100,10 @@ class Draft:
     changed: list[list[tuple[str, str]]] = field(default_factory=list)
     """The values in the rewriting, where they differ."""
 
-    def pair(self, *labels: str, noise: bool = True) -> Pair:
+    def pair(self, *labels: str) -> Pair:
         before = [_fill(first, values) for (first, _), values in zip(self.sentences, self.values, strict=True)]
         after = [_fill(second, values) for (_, second), values in zip(self.sentences, self.changed or self.values, strict=True)]
-        origin = " . ".join(before) if noise else ". ".join(before)
-        return Pair(_noisy(origin, self.draw) if noise else origin, ". ".join(after) + ".", frozenset(labels))
+        return Pair(_noisy(" . ".join(before), self.draw), ". ".join(after) + ".", frozenset(labels))
 
 
 def good(number: int) -> Pair:
@@ -145,10 +145,10 @@ def _letters(text: str) -> tuple[int, int]:
 
 def _draft(number: int) -> Draft:
     draw = random.Random(f"{SEED}/{number}")
-    chosen = draw.sample([line.split("|", 1) for line in SENTENCES.strip().splitlines()], draw.randint(4, 7))
+    chosen = draw.sample(WORDINGS, draw.randint(4, 7))
     used: set[str] = set()
     values = [[(slot, _value(slot, used, draw)) for slot in _slots(first)] for first, _ in chosen]
-    return Draft([(first, second) for first, second in chosen], values, draw)
+    return Draft(chosen, values, draw)
 
 
 def _slots(wording: str) -> list[str]:
@@ -197,9 +197,7 @@ def _with_slot(draft: Draft, *slots: str) -> tuple[int, int]:
         places = [(i, j) for i, values in enumerate(draft.values) for j, (slot, _) in enumerate(values) if slot in slots]
         if places:
             return draft.draw.choice(places)
-        first, second = draft.draw.choice(
-            [line.split("|", 1) for line in SENTENCES.strip().splitlines() if set(_slots(line)) & set(slots)]
-        )
+        first, second = draft.draw.choice([both for both in WORDINGS if set(_slots(both[0])) & set(slots)])
         used = {value for values in draft.values for _, value in values}
         draft.sentences.append((first, second))
         draft.values.append([(slot, _value(slot, used, draft.draw)) for slot in _slots(first)])
@@ -324,11 +322,9 @@ def _shortened(draft: Draft) -> Pair:
 def _extended(draft: Draft) -> Pair:
     """As much again, which nobody wrote."""
     pair = draft.pair()
-    others = [line.split("|", 1)[1] for line in SENTENCES.strip().splitlines() if not _slots(line)]
-    used, added = {first for first, _ in draft.sentences}, []
-    for sentence in draft.draw.sample(others, len(others)):
-        if not any(sentence[:12] in second for _, second in draft.sentences) and sentence not in used:
-            added.append(sentence)
+    others = [second for first, second in WORDINGS if not _slots(first)]
+    shuffled = draft.draw.sample(others, len(others))
+    added = [sentence for sentence in shuffled if not any(sentence[:12] in second for _, second in draft.sentences)]
     text = f"{pair.rewritten} {'. '.join(added)}. {'. '.join(_INVENTIONS)}."
     return replace(pair, rewritten=text)
 

@@ -95,14 +95,14 @@ def run(context: Context) -> Json:
     if shard.committed():
         return {"skipped": True}
     settings = context.job.require("clean", Clean)
-    tally, question_in, is_repeated = Tally(), question_finder(context), repeated_finder(context)
+    tally, question_in, repeated_in = Tally(), question_finder(context), repeated_finder(context)
     context.progress.begin(0, "documents")
     corpora = context.job.require("corpora", list[Corpus])
     for row, found in corpus_documents(context, corpora, context.job.inputs["corpora"], context.index):
         if isinstance(found, BadRecord):
             _quarantine(shard, tally, row, found)
         else:
-            cleaned = clean_text(found.text, settings, row.get("license", ""), is_repeated and partial(is_repeated, row))
+            cleaned = clean_text(found.text, settings, row.get("license", ""), repeated_in and repeated_in(row))
             _keep(shard, tally, row, cleaned if cleaned.reason else _without_questions(cleaned, question_in), found.text)
         context.progress.advance(out=tally.of(Outcome.OUT).count)
     shard.commit(tally)

@@ -64,8 +64,10 @@ def write_views(rows: Iterable[Json], streams: dict[str, BinaryIO]) -> None:
 def card(name: str, spec: Json, manifests: dict[str, Json], conduct: str) -> str:
     """The dataset card, from a job's spec and manifests: what it holds, where it came from, under which licences."""
     files = {view: f"data/{view}-*.parquet" for view in VIEWS}
-    configs = [{"config_name": view, "data_files": pattern} for view, pattern in files.items()]
-    configs[0]["default"] = True  # type: ignore[assignment]
+    first = {"default": True}
+    configs = [
+        {"config_name": view, "data_files": pattern} | (first if view == VIEWS[0] else {}) for view, pattern in files.items()
+    ]
     head = {
         "pretty_name": name,
         "task_categories": ["text-generation"],

@@ -8,6 +8,7 @@ repeated line.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -107,16 +108,16 @@ def _repeated(context: Context, records: list[Json], partition: int, min_documen
     return hashes[np.bincount(inverse, keys["document"], len(hashes)) >= min_documents]
 
 
-def repeated_finder(context: Context) -> Callable[[Json, str], bool] | None:
-    """Says whether a line of a document (its row, the line) is repeated over its site; None where the spec does not ask."""
+def repeated_finder(context: Context) -> Callable[[Json], Callable[[str], bool]] | None:
+    """For a document's row, what says whether a line is repeated over its site; None where the spec does not ask."""
     if context.job.require("clean", Clean).repeated_lines is None:
         return None
     parts = [record["parts"]["repeated.bin"] for record in shard_records(context, "count", context.job.indexes)]
     known = np.sort(np.concatenate([np.frombuffer(context.store.read(part["key"]), np.uint64) for part in parts]))
 
-    def is_repeated(row: Json, line: str) -> bool:
-        value = line_hash(site(row), line)
+    def is_repeated(where: str, line: str) -> bool:
+        value = line_hash(where, line)
         place = int(np.searchsorted(known, np.uint64(value)))
         return place < len(known) and int(known[place]) == value
 
-    return is_repeated
+    return lambda row: partial(is_repeated, site(row))
