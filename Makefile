@@ -9,7 +9,7 @@ SELF = $(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constr
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign generate verify lock bench-memory bench-dedup bench-guards bench-rewrite bench-training bench-operator clean
+.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign store-campaign generate verify lock bench-memory bench-dedup bench-guards bench-rewrite bench-expert bench-training bench-operator clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,9 @@ e2e: $(VENV)/.dev ## images, chart and quickstart on a real node under container
 fault-campaign: $(VENV)/.dev ## every fault at every write and event of the operator (hours); writes docs/reliability.md
 	$(BIN)/python -m tests.control_plane.campaign
 
+store-campaign: $(VENV)/.dev ## an AlignJob on S3 by failing workers over a failing wire, 200 schedules (an hour)
+	$(BIN)/python -m tests.workloads.store_campaign
+
 generate: $(VENV)/.dev ## write CRDs and the API reference from the models
 	$(BIN)/python -m nativealign_api.generate
 
@@ -95,6 +98,9 @@ bench-guards: $(VENV)/.dev ## precision and recall of the guards on rewritings w
 
 bench-rewrite: $(VENV)/.dev ## the rewrite step beside its bare engine, on a GPU where there is one
 	$(BIN)/python -m tests.bench.rewrite
+
+bench-expert: $(VENV)/.dev ## the expert's client: occupancy of an endpoint, requests per second, beside the bare library
+	$(BIN)/python -m tests.bench.expert
 
 bench-training: $(VENV)/.dev ## the training loop beside transformers' Trainer under DeepSpeed, on a GPU where there is one
 	$(BIN)/python -m tests.bench.training

@@ -98,7 +98,12 @@ def align_job() -> Job:
     training |= {"steps": 3, "tokens": 1234567, "labelTokens": 345678}
     guards = {"LengthRatio/Original": 18, "Refusal/Drop": 1, "NumberLost/Original": 9}
     seed = {"pairs": 12, "accepted": 10, "unchanged": 3, "guards": {"NumberLost": 2}, "usage": {"requests": 12, "tokens": 4321}}
-    measures = {"changed": summary(0.2), "numbersKept": summary(0.9), "lengthRatio": summary(1.01, 0.9, 1.1)}
+    measures = {
+        "changed": summary(0.2),
+        "numbersKept": summary(0.9),
+        "namesKept": summary(0.95),
+        "lengthRatio": summary(1.01, 0.9, 1.1),
+    }
     manifests = {
         "inspect": manifest("inspect", {"inputs": inputs}),
         "clean": manifest("clean", {}, tally["clean"]),

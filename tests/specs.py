@@ -95,6 +95,7 @@ ENDPOINT = {
         "completionUsdPerMillionTokens": "30.50",
     },
     "timeoutSeconds": 60,
+    "batch": True,
 }
 SPECS: dict[str, dict[str, Any]] = {
     "AlignJob": {
@@ -147,6 +148,10 @@ SPECS: dict[str, dict[str, Any]] = {
                 "globalBatch": 64,
                 "sequenceLength": 1024,
                 "maxIdentityPercent": 20,
+                "lora": {"rank": 8, "alpha": 16},
+                "heldOutPercent": 5,
+                "evaluateEverySteps": 10,
+                "patience": 3,
                 "seed": 4,
                 "optimizer": OPTIMIZER,
                 "deepspeed": DEEPSPEED,
@@ -158,7 +163,6 @@ SPECS: dict[str, dict[str, Any]] = {
             "transformers": {"batchSize": 8, "precision": "BFloat16"},
             "maxOutputRatio": 2,
             "maxRetries": 2,
-            "segmentDocuments": 128,
             "parallelism": 16,
             "resources": RESOURCES,
         },
@@ -170,7 +174,14 @@ SPECS: dict[str, dict[str, Any]] = {
             "seed": 8,
             "resources": RESOURCES,
         },
-        "gates": {"maxFallbackPercent": 10, "maxDroppedPercent": 5, "minNumberPreservationPercent": 97},
+        "gates": {
+            "maxFallbackPercent": 10,
+            "maxDroppedPercent": 5,
+            "minNumberPreservationPercent": 97,
+            "minNamePreservationPercent": 95,
+            "maxToxicityPercent": 3,
+            "minJudgeScore": 6.5,
+        },
     },
     "PretrainJob": {
         **COMMON,

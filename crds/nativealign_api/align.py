@@ -244,6 +244,15 @@ class Chunking(Model):
     """Tokens of the original text before the chunk that are shown with it."""
 
 
+class Lora(Model):
+    """Low-rank adapters on all linear layers (Hu et al., arXiv 2106.09685), merged into the weights in the end."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of each adapter."""
+    alpha: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Scale: an adapter counts alpha / rank times."""
+
+
 class WorkerTraining(Model):
     """Supervised fine-tuning on the pairs, loss on the answer only."""
 
@@ -253,6 +262,14 @@ class WorkerTraining(Model):
     """Sequences in one step."""
     sequence_length: Annotated[int, Field(ge=64, le=131072)] = 2048
     """Length of the packed sequences, in tokens."""
+    lora: Lora | None = None
+    """Trains adapters instead of all weights. Default: all weights."""
+    held_out_percent: Annotated[float, Field(ge=0, le=50)] = 2.0
+    """Pairs that are not trained on, in percent and at most 500: their loss and their guards show what the worker has learnt."""
+    evaluate_every_steps: Annotated[int, Field(ge=1, le=10**6)] = 50
+    """Steps between two measurements of the held-out loss; the last step is always measured."""
+    patience: Annotated[int | None, Field(ge=1, le=1000)] = None
+    """Measurements without a lower held-out loss after which the training ends. Default: it runs to the end of its epochs."""
     max_identity_percent: Percent = 30.0
     """Pairs that the expert left unchanged, at most, in percent of all."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
@@ -296,8 +313,6 @@ class Rewrite(Model):
     """Longest rewriting, in tokens, as a multiple of the chunk's length (64 are added)."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 1
     """Times that a chunk is generated again when a guard says Retry."""
-    segment_documents: Annotated[int, Field(ge=1, le=100_000)] = 64
-    """Documents after which progress is durable; a killed pod repeats at most these."""
     parallelism: Annotated[int | None, Operational, Field(ge=1, le=10000)] = None
     """Pods at the same time; default spec.parallelism."""
     resources: Annotated[Resources | None, Operational] = None
@@ -337,6 +352,12 @@ class AlignGates(Model):
     """Chunks dropped by a guard, at most, in percent."""
     min_number_preservation_percent: Percent | None = None
     """Numbers of the original that the rewriting keeps, at least, in percent."""
+    min_name_preservation_percent: Percent | None = None
+    """Names of places and persons, and names in Latin letters, that the rewriting keeps, at least, in percent."""
+    max_toxicity_percent: Percent | None = None
+    """Mean toxicity after rewriting, at most, in percent; needs assess.toxicityModel."""
+    min_judge_score: Annotated[float | None, Field(ge=1, le=10)] = None
+    """Mean of the judge's five aspects, at least; needs assess.judge."""
 
 
 class AlignJobSpec(JobSpec):
@@ -384,6 +405,14 @@ class AlignJobSpec(JobSpec):
             " || !has(self.chunking.maxTokens) || 2 * self.chunking.maxTokens < self.worker.train.sequenceLength",
             "worker.train.sequenceLength must hold a chunk and its rewriting: more than twice chunking.maxTokens",
         ),
+        Rule(
+            "!has(self.gates) || !has(self.gates.maxToxicityPercent) || (has(self.assess) && has(self.assess.toxicityModel))",
+            "gates.maxToxicityPercent needs assess.toxicityModel",
+        ),
+        Rule(
+            "!has(self.gates) || !has(self.gates.minJudgeScore) || (has(self.assess) && has(self.assess.judge))",
+            "gates.minJudgeScore needs assess.judge",
+        ),
     )
 
     def problems(self) -> Iterator[str]:
@@ -394,3 +423,7 @@ class AlignJobSpec(JobSpec):
             yield self.cel_rules[1].message
         if self.worker and 2 * self.chunking.max_tokens >= self.worker.train.sequence_length:
             yield self.cel_rules[2].message
+        if self.gates.max_toxicity_percent is not None and self.assess.toxicity_model is None:
+            yield self.cel_rules[3].message
+        if self.gates.min_judge_score is not None and self.assess.judge is None:
+            yield self.cel_rules[4].message

@@ -283,6 +283,8 @@ class OpenAIEngine(Model):
     """Budget."""
     timeout_seconds: Annotated[int, Operational, Field(ge=1, le=3600)] = 120
     """Longest wait for one answer, in seconds."""
+    batch: Annotated[bool, Operational] = False
+    """Asks through the endpoint's Batch API: answers come within a day and cost less; limits does not apply."""
 
 
 class RulesEngine(Model):

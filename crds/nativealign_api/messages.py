@@ -27,6 +27,10 @@ class Usage(StatusModel):
     """Prompt and completion tokens together."""
     completion_tokens: int = 0
     """Completion tokens alone."""
+    unsettled_requests: int = 0
+    """Requests whose answer was lost, so that nobody here knows whether they were billed; counted in no other field."""
+    unsettled_tokens: int = 0
+    """What they may have cost at most."""
 
 
 class Headline(StatusModel):

@@ -1,7 +1,9 @@
 """Pure parts of the AlignJob's and PretrainJob's steps."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 from hypothesis import given
@@ -9,15 +11,17 @@ from hypothesis import strategies as st
 
 from nativealign_api.align import AlignGates, Chunking, Clean, Rewrite
 from nativealign_api.pretrain import MixEntry
-from nativealign_workloads.align.annotate import summarize
+from nativealign_workloads.align.annotate import counted, summarize
 from nativealign_workloads.align.assess import gates, preservation
-from nativealign_workloads.align.assess import summarize as summarize_measure
 from nativealign_workloads.align.chunks import counter, cut
 from nativealign_workloads.align.clean import clean_text
-from nativealign_workloads.align.rewrite import Rewriter, document
+from nativealign_workloads.align.rewrite import Rewriter, document_row
+from nativealign_workloads.align.statistics import agreement, effect
+from nativealign_workloads.align.statistics import summarize as summarize_measure
 from nativealign_workloads.align.train_worker import identity_limit
 from nativealign_workloads.conduct import BUILTIN, load_conduct
 from nativealign_workloads.engines import Reply, Request
+from nativealign_workloads.errors import StepError
 from nativealign_workloads.pretrain.tokenize import place
 from nativealign_workloads.pretrain.train import mix_sources
 from nativealign_workloads.training.gang import curve
@@ -37,7 +41,9 @@ class Scripted:
         answer = self._answers.pop(0)
         return [Reply(request.id, answer, "Stop", 10, 10, self.name) for request in requests]
 
-    def settle(self) -> None: ...
+    wave = 1
+
+    def interrupt(self, error: StepError) -> None: ...
 
     def close(self) -> None: ...
 
@@ -45,7 +51,7 @@ class Scripted:
 def _rewrite(worker: Scripted, expert: Scripted, **settings: int) -> dict[str, object]:
     pieces = cut("d", TEXT, Chunking(), counter(None))
     (result,) = Rewriter(CONDUCT, Rewrite(**settings), worker, expert, 1.4).run(pieces)
-    return document({"id": "d", "corpus": "c", "key": "k", "ordinal": 0, "text": TEXT}, [result], {})
+    return document_row({"id": "d", "corpus": "c", "key": "k", "ordinal": 0, "text": TEXT}, [result], {})
 
 
 def test_a_good_answer_stands_and_an_equal_one_is_unchanged_not_rejected() -> None:
@@ -84,15 +90,14 @@ def test_identity_pairs_stay_within_their_share(changed: int, percent: float) ->
     assert allowed * 100 <= percent * (changed + allowed) + 1e-6 * (changed + allowed)
 
 
-def test_pairs_are_counted_with_their_guards_and_cost() -> None:
-    row = {"accepted": True, "unchanged": False, "guards": [], "requests": 1, "tokens": 5, "completionTokens": 2}
-    facts = summarize([row, row | {"accepted": False, "guards": ["NumberLost"]}])
+def test_pairs_are_counted_with_their_guards() -> None:
+    row = {"accepted": True, "unchanged": False, "guards": []}
+    facts = summarize(Counter(counted(row) + counted(row | {"accepted": False, "guards": ["NumberLost"]})))
     assert facts == {
         "pairs": 2,
         "accepted": 1,
         "unchanged": 0,
         "guards": {"NumberLost": 1},
-        "usage": {"requests": 2, "tokens": 10, "completionTokens": 4},
     }
 
 
@@ -122,16 +127,69 @@ def test_a_table_row_of_long_cells_is_no_menu() -> None:
 
 def test_gates_say_value_limit_and_verdict_and_only_those_asked_for() -> None:
     chunks = {"Original": 30, "Rewritten": 60, "Dropped": 10}
-    asked = AlignGates(max_fallback_percent=25, min_number_preservation_percent=97)
-    assert gates(asked, chunks, 0.98) == [
+    asked = AlignGates(
+        max_fallback_percent=25,
+        min_number_preservation_percent=97,
+        min_name_preservation_percent=99,
+        max_toxicity_percent=5,
+        min_judge_score=7,
+    )
+    measures = {"toxicityAfter": {"mean": 0.06}, "judgeFormat": {"mean": 8.0}, "judgeAccuracy": {"mean": 7.0}}
+    facts = {"keptOfAll": {"numbers": 0.98, "names": None}, "measures": measures}
+    assert gates(asked, chunks, facts) == [
         {"gate": "maxFallbackPercent", "value": 30.0, "limit": 25.0, "passed": False},
         {"gate": "minNumberPreservationPercent", "value": 98.0, "limit": 97.0, "passed": True},
+        {"gate": "minNamePreservationPercent", "value": 100.0, "limit": 99.0, "passed": True},
+        {"gate": "maxToxicityPercent", "value": 6.0, "limit": 5.0, "passed": False},
+        {"gate": "minJudgeScore", "value": 7.5, "limit": 7.0, "passed": True},
     ]
+
+
+def test_a_gate_on_what_nobody_could_measure_does_not_pass() -> None:
+    facts = {"keptOfAll": {"numbers": None, "names": None}, "measures": {"judgeFormat": {"mean": None}}}
+    (verdict,) = gates(AlignGates(min_judge_score=1), {}, facts)
+    assert verdict == {"gate": "minJudgeScore", "value": None, "limit": 1.0, "passed": False}
 
 
 def test_numbers_that_are_lost_lower_the_preservation() -> None:
     (kept,) = preservation([{"origin": "في ٢٠٢٠ بيعت 15 نسخة", "rewritten": "في 2020 بيعت نسخ"}], CONDUCT)["numbersKept"]
     assert kept == 0.5
+
+
+def test_names_that_are_lost_lower_the_preservation() -> None:
+    row = {"origin": "زار الوفد القاهرة ثم بغداد والتقى Google هناك", "rewritten": "زار الوفد القاهرة والتقى Google هناك"}
+    assert preservation([row], CONDUCT)["namesKept"] == [pytest.approx(2 / 3)]
+
+
+def test_an_effect_is_that_of_pairs() -> None:
+    before, after = [1.0, 2.0, 3.0, 4.0, float("nan")], [0.5, 1.0, 2.5, 5.0, 1.0]
+    found = effect(before, after, 1)
+    assert found
+    differences = [-0.5, -1.0, -0.5, 1.0]
+    assert found["pairs"] == 4
+    assert found["difference"]["mean"] == pytest.approx(fmean(differences))
+    assert found["difference"]["low"] <= found["difference"]["mean"] <= found["difference"]["high"]
+    assert found["d"]["value"] == pytest.approx(fmean(differences) / stdev(differences))
+    assert (found["lower"], found["higher"]) == (0.75, 0.25)
+
+
+def test_an_effect_of_equal_differences_has_no_size() -> None:
+    found = effect([1.0, 2.0], [2.0, 3.0], 1)
+    assert found
+    assert (found["difference"]["mean"], found["d"]["value"]) == (1.0, None)
+    assert effect([1.0], [2.0], 1) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=2, max_size=30))
+def test_a_judges_agreement_with_itself_is_the_weighted_kappa(pairs: list[tuple[int, int]]) -> None:
+    """Against the textbook form: weighted observed over weighted expected frequencies."""
+    first, second = ([float(score) for score in side] for side in zip(*pairs, strict=True))
+    observed = sum((a - b) ** 2 for a, b in pairs) / len(pairs)
+    expected = sum((a - b) ** 2 for a in first for b in second) / len(pairs) ** 2
+    found = agreement(first, second, 1)
+    assert found
+    assert found["kappa"]["value"] == (pytest.approx(1 - observed / expected) if expected else None)
+    assert found["within1"] == sum(abs(a - b) <= 1 for a, b in pairs) / len(pairs)
 
 
 def test_a_measure_without_values_says_so() -> None:

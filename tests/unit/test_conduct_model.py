@@ -112,6 +112,8 @@ def test_the_judge_gets_both_texts_and_all_aspects(conduct: Conduct) -> None:
     system, user = judge_messages(conduct, "قبل", "بعد")
     assert all(aspect in system["content"] for aspect in ASPECTS)
     assert user["content"] == "<original>\nقبل\n</original>\n<rewritten>\nبعد\n</rewritten>"
+    swapped = judge_messages(conduct, "قبل", "بعد", "RewrittenFirst")[1]
+    assert swapped["content"] == "<rewritten>\nبعد\n</rewritten>\n<original>\nقبل\n</original>"
 
 
 def test_scores_are_read_only_when_they_are_whole_and_complete() -> None:

@@ -1,6 +1,7 @@
 """The report as a page: what it says about complete, incomplete and failed jobs, and that nothing on it is injected or made up."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -158,6 +159,54 @@ def test_perplexity_is_shown_before_and_after() -> None:
     job = _with(job, "assess", measures=job.facts("assess")["measures"] | sides)
     text = _text(replace(job, spec=job.spec | {"assess": {"perplexityModel": {"uri": "models/judge"}}}))
     assert re.search(r"before 61\.50 61\.40 to 61\.60 .*after 48\.25 48\.15 to 48\.35", text)
+
+
+def test_what_rewriting_did_to_perplexity_has_size_and_certainty() -> None:
+    job = records.align_job()
+    sides = {"perplexityBefore": records.summary(61.5, 10, 900), "perplexityAfter": records.summary(48.25, 10, 400)}
+    effect = {
+        "pairs": 10,
+        "difference": {"mean": math.log(0.8), "low": math.log(0.7), "high": math.log(0.9)},
+        "d": {"value": -0.5, "low": -0.75, "high": -0.25},
+        "lower": 0.9,
+        "higher": 0.1,
+    }
+    job = _with(job, "assess", measures=job.facts("assess")["measures"] | sides, effects={"perplexity": effect})
+    text = _text(replace(job, spec=job.spec | {"assess": {"perplexityModel": {"uri": "models/judge"}}}))
+    assert (
+        "Ratio of the geometric means 0.8 (0.7 to 0.9); Cohen's d -0.5 (-0.75 to -0.25); lower in 90.0 %, higher in 10.0 % of 10"
+        in text
+    )
+
+
+def test_a_judge_says_how_well_it_agrees_with_itself() -> None:
+    job = records.align_job()
+    measures = job.facts("assess")["measures"] | {"judgeFormat": records.summary(7.5)}
+    agreement = {"pairs": 10, "kappa": {"value": 0.75, "low": 0.5, "high": 0.875}, "within1": 0.8, "difference": 0.25}
+    text = _text(_with(job, "assess", measures=measures, agreement={"judgeFormat": agreement}))
+    assert (
+        "weighted kappa 0.75 (0.5 to 0.875); 80.0 % of 10 documents at most 1 apart; with the rewriting first 0.25 higher" in text
+    )
+
+
+def test_a_gate_on_what_was_not_measured_says_so() -> None:
+    verdict = {"gate": "minJudgeScore", "value": None, "limit": 7.0, "passed": False}
+    text = _text(_with(records.align_job(), "assess", gates=[verdict]))
+    assert "gate Fail mean score of the judge not measured, at least 7" in text
+
+
+def test_requests_whose_answer_was_lost_are_told() -> None:
+    usage = {"requests": 9, "tokens": 90, "completionTokens": 30, "unsettledRequests": 2, "unsettledTokens": 700}
+    text = _text(_with(records.align_job(), "annotate", usage=usage))
+    assert "Of 2 further requests the answer was lost" in text
+    assert "up to 700 tokens" in text
+
+
+def test_a_worker_shows_what_it_does_with_pairs_that_it_has_not_seen() -> None:
+    held_out = {"pairs": 12, "generated": 12, "guardPassRate": 0.75}
+    text = _text(_with(records.align_job(), "train-worker", heldOut=held_out, heldOutCurve=[[50, 1.5], [100, 1.25], [120, 1.375]]))
+    assert "12 pairs were not trained on. Loss on them 1.375 at the end, lowest 1.250 at step 100." in text
+    assert "Of 12 that the trained worker rewrote, 75 % broke no guard." in text
 
 
 def test_money_is_not_made_up() -> None:

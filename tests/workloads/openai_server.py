@@ -55,10 +55,32 @@ class OpenAIServer:
     port: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    gate: threading.Semaphore | None = None
+    """Where there is one, each request waits for its turn."""
+    under_way: int = 0
+    most_under_way: int = 0
+    arrived: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    def wait_for(self, under_way: int) -> None:
+        """Until so many requests are under way."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: self.under_way >= under_way, timeout=30)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        with self.arrived:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            self.arrived.notify_all()
+        if self.gate:
+            self.gate.acquire()
+        yield
+        with self.arrived:
+            self.under_way -= 1
 
     def next_answer(self, request: dict[str, Any], headers: dict[str, str]) -> Answer:
         with self.lock:
@@ -79,7 +101,8 @@ def openai_server() -> Iterator[OpenAIServer]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = state.next_answer(body, {k.lower(): v for k, v in self.headers.items()})
+            with state.turn():
+                answer = state.next_answer(body, {k.lower(): v for k, v in self.headers.items()})
             if answer.hang:
                 state.stopping.wait()
             if answer.hang or answer.close:

@@ -27,6 +27,8 @@ from nativealign_api.plan import Step, plan
 from nativealign_api.resolved import ResolvedJob, resolve
 from nativealign_api.status import Pinned
 from nativealign_cli.forkserver import ForkServer, Process
+from nativealign_workloads.__main__ import find_phase
+from nativealign_workloads.context import from_environment
 from nativealign_workloads.ledger import document_id
 from nativealign_workloads.records import read_rows
 
@@ -165,7 +167,7 @@ class Unit:
 class Ended:
     """How a process ended, or (code None) that it has stopped itself and can go on."""
 
-    process: Process
+    process: Process | None
     code: int | None
     changes: list[str]
     """`event path` of every change of a file, in order."""
@@ -216,6 +218,7 @@ class Starter:
 
     def go_on(self, stopped: Ended) -> int | None:
         """Wakes a process that stopped itself; returns its exit code."""
+        assert stopped.process
         stopped.process.send_signal(signal.SIGCONT)
         return stopped.process.wait()
 
@@ -269,6 +272,29 @@ def pool_of(count: int) -> Iterator[Pool]:
     finally:
         for starter in started:
             starter.close()
+
+
+def run_here(world: World, units: list[Unit]) -> list[Ended]:
+    """Runs the indexes of a phase one after another in this process, which starts nothing and can be killed nowhere."""
+    return [_run_here(world, unit) for unit in units]
+
+
+def _run_here(world: World, unit: Unit) -> Ended:
+    folder = Path(tempfile.mkdtemp(dir=world.root, prefix="here-"))
+    (folder / "job.json").write_bytes(unit.job.model_copy(update={"store_folder": str(world.store)}).dump())
+    environment = {
+        vocabulary.ENV_JOB: str(folder / "job.json"),
+        vocabulary.ENV_INDEX: str(unit.index),
+        vocabulary.ENV_WRITER: "here",
+        vocabulary.ENV_SCRATCH: str(folder / "scratch"),
+        vocabulary.ENV_SECRETS: str(folder / "secrets"),
+    }
+    context = from_environment(os.environ | environment)
+    said = {"step": unit.job.step, "phase": unit.job.phase, "index": unit.index} | find_phase([unit.job.step, unit.job.phase])(
+        context
+    )
+    shutil.rmtree(folder)
+    return Ended(None, 0, [], TerminationMessage.model_validate(said), folder)
 
 
 def run_phases(

@@ -1,8 +1,11 @@
 """The HTTP engine against a real server of the protocol: order, retries, rates, budget, and clear ends."""
 
 import asyncio
+import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,12 @@ import pytest
 from tests.workloads.openai_server import Answer, OpenAIServer, completion, error, openai_server
 
 from nativealign_workloads.engines.budget import Budget, BudgetExhausted
-from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine, estimated_tokens
+from nativealign_workloads.engines.journal import Journal
+from nativealign_workloads.engines.openai_endpoint import Endpoint, estimated_tokens
+from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
 from nativealign_workloads.engines.pacing import Backoff, Pace, retry_after_seconds
 from nativealign_workloads.engines.protocol import Request
-from nativealign_workloads.engines.remembered import Kept, Remembered
-from nativealign_workloads.errors import ConfigError, PermissionDenied, UnavailableError
+from nativealign_workloads.errors import ConfigError, PermissionDenied, StoppedError, UnavailableError
 from nativealign_workloads.store import LocalStore
 
 KEY = "sk-very-secret-key"
@@ -48,12 +52,16 @@ def time() -> Time:
 
 
 @pytest.fixture
-def engine(server: OpenAIServer, time: Time) -> Iterator[Callable[..., OpenAIEngine]]:
+def engine(server: OpenAIServer, time: Time, tmp_path: Path) -> Iterator[Callable[..., OpenAIEngine]]:
     made: list[OpenAIEngine] = []
 
-    def make(budget: Budget | None = None, url: str | None = None, key: str | None = KEY, **limits: Any) -> OpenAIEngine:
-        bounds = Limits(**{"concurrency": 4, "timeout_seconds": 5, "attempts": 3, **limits})
-        made.append(OpenAIEngine(url or server.url, "m", key, bounds, budget, clock=time.clock, sleep=time.sleep))
+    def make(
+        budget: Budget | None = None, url: str | None = None, key: str | None = KEY, journal: Journal | None = None, **limits: Any
+    ) -> OpenAIEngine:
+        endpoint = Endpoint(url or server.url, "m", key, timeout_seconds=limits.pop("timeout_seconds", 5))
+        bounds = Limits(**{"concurrency": 4, "attempts": 3, **limits})
+        record = journal or Journal(LocalStore(tmp_path), f"engine-{len(made)}", "writer")
+        made.append(OpenAIEngine(endpoint, record, bounds, budget, clock=time.clock, sleep=time.sleep))
         return made[-1]
 
     yield make
@@ -199,7 +207,6 @@ def test_the_budget_of_requests_is_a_hard_stop_and_keeps_what_is_paid(server, en
     with pytest.raises(BudgetExhausted, match="spent 5 of 5 requests"):
         asked.generate(requests(9))
     assert len(server.requests) == 5
-    assert len(asked.unclaimed) == 5
     assert budget.spent_tokens == 75
 
 
@@ -273,39 +280,98 @@ def test_every_attempt_is_billed_also_one_that_gave_nothing(server, engine) -> N
     assert (reply.requests, reply.prompt_tokens, reply.completion_tokens) == (3, 20, 10)
 
 
-# What was paid for is remembered
+def test_calls_from_several_threads_share_the_slots(server, engine) -> None:
+    one = engine(concurrency=2)
+    server.gate = threading.Semaphore(0)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(one.generate, requests(3)[n : n + 1]) for n in range(3)]
+        server.wait_for(2)
+        assert server.under_way == 2
+        server.gate.release(3)
+        assert [call.result()[0].text for call in calls] == ["TEXT 0", "TEXT 1", "TEXT 2"]
+    assert server.most_under_way == 2
 
 
-def remembered(store: LocalStore, engine: OpenAIEngine, slice_size: int | None = None) -> Remembered:
-    return Remembered(engine, Kept(store, "answers"), "writer", slice_size)
+# The journal
+
+
+def journal(folder: Path) -> Journal:
+    return Journal(LocalStore(folder), "journal", "writer")
 
 
 def test_answers_that_a_spent_budget_cut_off_are_not_asked_for_again(server, engine, tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
     with pytest.raises(BudgetExhausted):
-        remembered(store, engine(Budget(requests=5))).generate(requests(9))
-    spent = Kept(store, "answers").usage()
-    assert spent == {"requests": 5, "tokens": 75, "completionTokens": 25}
-    again = remembered(store, engine(Budget(requests=9, spent_requests=spent["requests"], spent_tokens=spent["tokens"])))
-    assert [reply.id for reply in again.generate(requests(9))] == [f"r{i}" for i in range(9)]
+        engine(Budget(requests=5), journal=journal(tmp_path)).generate(requests(9))
+    found = journal(tmp_path)
+    assert found.usage() == used(5)
+    again = engine(Budget(requests=9, spent_requests=5, spent_tokens=75), journal=found)
+    assert [reply.text for reply in again.generate(requests(9))] == [f"TEXT {i}" for i in range(9)]
     assert len(server.requests) == 9
-    again.settle()
-    assert Kept(store, "answers").usage()["requests"] == 0
+    assert journal(tmp_path).usage() == used(9)
 
 
-def test_what_failed_requests_cost_counts_against_the_budget_of_the_next_attempt(server, engine, tmp_path: Path) -> None:
+def test_what_failed_and_useless_requests_cost_is_in_the_journal(server, engine, tmp_path: Path) -> None:
     server.forever = error(503)
+    server.script.append(Answer(body=completion("")))
     with pytest.raises(UnavailableError):
-        remembered(LocalStore(tmp_path), engine(attempts=2)).generate(requests(2))
-    assert Kept(LocalStore(tmp_path), "answers").usage()["requests"] == len(server.requests)
+        engine(attempts=2, journal=journal(tmp_path)).generate(requests(2))
+    assert journal(tmp_path).usage() == used(1) | {"requests": len(server.requests)}
 
 
-def test_a_judge_that_is_killed_goes_on_where_it_was(server, engine, tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
-    first = remembered(store, engine(Budget(requests=5), concurrency=1), slice_size=2)
-    with pytest.raises(BudgetExhausted):
-        first.generate(requests(9))
-    asked = len(server.requests)
-    replies = remembered(store, engine(), slice_size=2).generate(requests(9))
-    assert [reply.id for reply in replies] == [f"r{i}" for i in range(9)]
-    assert len(server.requests) == asked + 4
+@pytest.mark.parametrize(
+    "lost", [Answer(close=True), Answer(hang=True), Answer(body=b"{not json")], ids=["cut", "silent", "garbage"]
+)
+def test_a_request_whose_answer_is_lost_counts_in_full(server, engine, tmp_path: Path, lost: Answer) -> None:
+    server.script.append(lost)
+    budget, highest = Budget(), estimated_tokens(requests(1)[0])
+    engine(budget, journal=journal(tmp_path), timeout_seconds=0.3).generate(requests(1))
+    assert journal(tmp_path).usage() == used(1) | {"unsettledRequests": 1, "unsettledTokens": highest}
+    assert budget.spent_tokens == 15 + highest
+
+
+def test_an_endpoint_that_cannot_be_reached_bills_nothing(engine, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(UnavailableError):
+        engine(url=url, journal=journal(tmp_path)).generate(requests(2))
+    assert journal(tmp_path).usage()["unsettledRequests"] == 0
+
+
+def test_the_endpoint_is_told_the_id_under_which_the_journal_knows_a_request(server, engine, tmp_path: Path) -> None:
+    engine(journal=journal(tmp_path)).generate(requests(3))
+    rows = [row for path in tmp_path.rglob("*.json") for row in json.loads(path.read_text())["intents"]]
+    assert {row["id"] for row in rows} == {headers["x-client-request-id"] for headers in server.headers}
+
+
+def test_nothing_leaves_while_the_store_takes_no_intent(server, engine, tmp_path: Path) -> None:
+    class Full(LocalStore):
+        def create(self, key: str, data: bytes) -> None:
+            raise UnavailableError("StoreDown", "no answer")
+
+    with pytest.raises(UnavailableError, match="StoreDown"):
+        engine(journal=Journal(Full(tmp_path), "journal", "writer")).generate(requests(9))
+    assert server.requests == []
+
+
+def test_an_interrupted_engine_lets_what_is_under_way_end_and_asks_no_more(server, engine, tmp_path: Path) -> None:
+    one, server.gate = engine(concurrency=2, journal=journal(tmp_path)), threading.Semaphore(0)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(one.generate, requests(9))
+        server.wait_for(2)
+        one.interrupt(StoppedError("Stopped", "asked to stop"))
+        server.gate.release(9)
+        with pytest.raises(StoppedError):
+            call.result()
+    assert len(server.requests) == 2
+    assert journal(tmp_path).usage() == used(2)
+
+
+def used(requests: int) -> dict[str, int]:
+    return {
+        "requests": requests,
+        "tokens": 15 * requests,
+        "completionTokens": 5 * requests,
+        "unsettledRequests": 0,
+        "unsettledTokens": 0,
+    }

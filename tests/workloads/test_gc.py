@@ -72,7 +72,7 @@ def collect(shelf: Shelf, *named: str) -> list[str]:
 
 def test_only_what_no_job_names_goes_and_a_second_time_nothing(shelf: Shelf) -> None:
     shelf.put(f"steps/clean/{OLD}/manifest.json", f"steps/clean/{OLD}/filter/shards/00000.json", f"inputs/{INPUT}/listing.json")
-    shelf.put(f"steps/clean/{OTHER}/filter/segments/00000/000000.jsonl.zst")
+    shelf.put(f"steps/clean/{OTHER}/filter/x-00000-dead.jsonl.zst")
     shelf.put(f"steps/train/{NEW}/manifest.json", content=f'{{"facts": {{"sources": [{{"digest": "{SOURCE}"}}]}}}}'.encode())
     shelf.put(f"steps/tokenize/{SOURCE}/manifest.json", content=f'{{"inputs": {{"mix": "inputs/{INPUT}"}}}}'.encode())
     shelf.put("notes/of-somebody-else.txt", f"steps/{OLD}", "steps/clean/short/manifest.json", "self-test/left")
@@ -90,7 +90,9 @@ def test_only_what_no_job_names_goes_and_a_second_time_nothing(shelf: Shelf) -> 
 
 
 def test_what_is_young_or_under_way_stays(shelf: Shelf) -> None:
-    shelf.put(f"steps/rewrite/{NEW}/rewrite/segments/00000/000000.jsonl.zst", f"steps/rewrite/{NEW}/rewrite/x-00000-dead.jsonl.zst")
+    shelf.put(
+        f"steps/rewrite/{NEW}/rewrite/answers/00000/worker/w-000000.json", f"steps/rewrite/{NEW}/rewrite/x-00000-dead.jsonl.zst"
+    )
     shelf.put(f"steps/clean/{OLD}/filter/documents-00000-w1.jsonl.zst")
     shelf.age()
     shelf.put(f"steps/clean/{OLD}/filter/documents-00001-w2.jsonl.zst")
@@ -102,7 +104,7 @@ def test_what_is_young_or_under_way_stays(shelf: Shelf) -> None:
 def test_what_failed_attempts_left_in_a_committed_step_goes(shelf: Shelf) -> None:
     step = f"steps/rewrite/{NEW}"
     won, lost, between = (f"{step}/rewrite/documents-00000-{name}.jsonl.zst" for name in ("won", "lost", "between"))
-    shelf.put(won, lost, between, f"{step}/rewrite/segments/00000/000000.jsonl.zst", f"{step}/rewrite/answers/00000/w-000000.json")
+    shelf.put(won, lost, between, f"{step}/rewrite/answers/00000/expert/w-000000.json")
     shelf.put(f"{step}/train/checkpoints/step-00000010-1f0c9a3e/rank-00000-of-4.pt")
     shelf.put(f"{step}/rewrite/shards/00000.json", content=f'{{"parts": {{"a": {{"key": "{between}"}}}}}}'.encode())
     shelf.put(f"{step}/manifest.json", content=f'{{"shards": [{{"parts": {{"a": {{"key": "{won}"}}}}}}]}}'.encode())

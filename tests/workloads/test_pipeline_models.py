@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,14 @@ from tests.workloads.pipeline import (
     PRETRAIN,
     RULES,
     WORKER,
-    Pool,
     World,
     account,
     make_corpus,
     manifest_facts,
     manifest_of,
     nativealign,
-    pool_of,
     rows,
+    run_here,
     run_phases,
     write_manifests,
 )
@@ -48,18 +46,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with pool_of(2) as pool:
-        yield pool
-
-
 @pytest.mark.parametrize(("strategy", "side"), [("HighPerplexity", -1), ("LowPerplexity", 1)])
-def test_the_seed_sample_is_the_far_end_by_perplexity(strategy: str, side: int, here: Path, models: Path, pool: Pool):
+def test_the_seed_sample_is_the_far_end_by_perplexity(strategy: str, side: int, here: Path, models: Path):
     seed = {"documents": 10, "strategy": strategy, "perplexityModel": {"uri": str(models / "language")}}
     world = World(here / "world").made()
     job = manifest_of("AlignJob", "web", WORKER | {"sharding": {"shards": 2}, "seed": seed})
-    digests = run_phases(here, job, world, pool.run, until="annotate")["AlignJob/web"]
+    digests = run_phases(here, job, world, run_here, until="annotate")["AlignJob/web"]
     annotated = f"steps/annotate/{digests['annotate']}"
     scored = rows(world.store, annotated, "perplexity", "score")
     assert sorted(row["id"] for row in scored) == sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["out"])
@@ -75,11 +67,11 @@ def test_a_model_that_is_no_classifier_is_refused(here: Path, models: Path):
     assert "NotAClassifier: the toxicity model has no weights for score.weight" in ran.stdout
 
 
-def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, models: Path, pool: Pool):
+def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, models: Path):
     toxicity = {"uri": str(models / "toxicity"), "toxicLabels": ["toxic"]}
     assess = {"documents": 12, "perplexityModel": {"uri": str(models / "language")}, "toxicityModel": toxicity}
     world = World(here / "world").made()
-    digests = run_phases(here, manifest_of("AlignJob", "web", RULES | {"assess": assess}), world, pool.run)["AlignJob/web"]
+    digests = run_phases(here, manifest_of("AlignJob", "web", RULES | {"assess": assess}), world, run_here)["AlignJob/web"]
     measured = rows(world.store, f"steps/assess/{digests['assess']}", "measures")
     rewritten = {row["id"]: row for row in rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")}
     assert len(measured) == 12
@@ -101,14 +93,14 @@ def drift(corpus: Path) -> None:
     (corpus / "drift.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
-def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path, pool: Pool):
+def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path):
     make_corpus(tmp_path / "corpus", 400)
     drift(tmp_path / "corpus")
     survivors, held_out = [], []
     for shards in (1, 7, 64):
         world = World(tmp_path / f"cut-in-{shards}").made()
         job = manifest_of("AlignJob", "web", RULES | {"sharding": {"shards": shards}})
-        digests = run_phases(tmp_path, job, world, pool.run, until="rewrite")["AlignJob/web"]
+        digests = run_phases(tmp_path, job, world, run_here, until="rewrite")["AlignJob/web"]
         kept = rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")
         survivors.append({row["id"]: row["rewritten"] for row in kept})
         held_out.append(sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["heldOut"]))
@@ -116,7 +108,7 @@ def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path, poo
     assert held_out[0] == held_out[1] == held_out[2]
 
 
-def test_two_processes_train_to_the_same_losses_as_one(here: Path, pool: Pool):
+def test_two_processes_train_to_the_same_losses_as_one(here: Path):
     corpus = {"name": "web", "uri": "corpus/"}
     curves = []
     for processes in (1, 2):
@@ -126,7 +118,7 @@ def test_two_processes_train_to_the_same_losses_as_one(here: Path, pool: Pool):
             "trainResources": {"processesPerNode": processes},
             "maxQuarantinedPercent": 20,
         }
-        digests = run_phases(here, manifest_of("PretrainJob", "web", spec), world, pool.run, until="train")["PretrainJob/web"]
+        digests = run_phases(here, manifest_of("PretrainJob", "web", spec), world, run_here, until="train")["PretrainJob/web"]
         curve = manifest_facts(world.store, f"steps/train/{digests['train']}")["curve"]
         curves.append([loss for _, loss, _ in curve])
     assert len(curves[0]) == 4

@@ -59,7 +59,7 @@ def run(
     base: Path, folder: Path, store: LocalStore | None = None, data: Any = None, **changes: Any
 ) -> tuple[loop.TrainResult, list[dict[str, float]]]:
     """Train; returns the result and the rows of metrics.jsonl without the speed."""
-    arguments = {name: changes.pop(name) for name in ("stop", "on_step") if name in changes}
+    arguments = {name: changes.pop(name) for name in ("stop", "on_step", "held_out") if name in changes}
     checkpoints = ObjectCheckpoints(store or LocalStore(folder / "store"), "checkpoints")
     settings = TrainingSettings(**{**SETTINGS, **changes})
     result = loop.train(base, data or corpus(), settings, checkpoints, folder, **arguments)
@@ -265,6 +265,89 @@ def test_the_exported_folder_loads_as_any_hugging_face_model(tmp_path: Path, kin
         assert not list(result.model.parent.glob("*.partial"))
     files = [(tmp_path / stage / "model" / "model.safetensors").read_bytes() for stage in "13"]
     assert len(files[0]) == len(files[1])
+
+
+def held_out() -> samples.Rows:
+    rng = np.random.default_rng(1)
+    return samples.Rows([pack([[*rng.integers(3, VOCABULARY, 40).tolist(), 1] for _ in range(5)], LENGTH)])
+
+
+def plain_loss(folder: Path, rows: samples.Rows) -> float:
+    """Mean loss per label, by transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    total, labels = 0.0, 0
+    for row in range(len(rows)):
+        sample = rows.sample(row)
+        found = {name: torch.from_numpy(getattr(sample, name))[None] for name in ("input_ids", "position_ids", "labels")}
+        count = int((sample.labels != -100).sum())
+        total, labels = total + network(**found, use_cache=False).loss.item() * count, labels + count
+    return total / labels
+
+
+def test_the_held_out_loss_is_that_of_the_model_at_that_step(base: Path, tmp_path: Path) -> None:
+    result, _ = run(base, tmp_path, held_out=held_out(), evaluate_every_steps=4)
+    assert [step for step, _ in result.held_out] == [4, 6]
+    assert result.held_out[-1][1] == pytest.approx(plain_loss(result.model, held_out()), rel=1e-4)
+
+
+def test_a_run_ends_when_the_held_out_loss_does_not_fall_any_more(base: Path, tmp_path: Path) -> None:
+    """Random documents: what is learnt by heart makes others less likely."""
+    settings = {"held_out": held_out(), "total_steps": 60, "evaluate_every_steps": 2, "learning_rate": 3e-2}
+    whole, _ = run(base, tmp_path / "whole", **settings)
+    losses = [loss for _, loss in whole.held_out]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 3
+    stopped, _ = run(base, tmp_path / "stopped", patience=3, **settings)
+    assert stopped.steps < whole.steps
+    assert stopped.held_out == whole.held_out[: len(stopped.held_out)]
+    assert loop.stalled([loss for _, loss in stopped.held_out], 3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "expected"),
+    [
+        ([3, 2, 1], 1, False),
+        ([3, 2, 2], 1, True),
+        ([1, 2, 0.5], 2, False),
+        ([1, 2, 3], 2, True),
+        ([1, 2], 2, False),
+        ([1, 2, 3], None, False),
+    ],
+)
+def test_patience_counts_measurements_that_are_no_better(losses: list[float], patience: int | None, expected: bool) -> None:
+    assert loop.stalled(losses, patience) is expected
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "Float32"), (1, "BFloat16"), (3, "Float32")])
+def test_adapters_learn_and_are_merged_into_an_ordinary_model(base: Path, tmp_path: Path, stage: int, precision: str) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    result, curve = run(base, tmp_path, lora_rank=4, lora_alpha=8, zero_stage=stage, precision=precision, learning_rate=3e-2)
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    before, after = load_file(base / "model.safetensors"), load_file(result.model / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name].to(after[name].dtype), after[name])}
+    assert changed == {name for name in before if name.endswith("_proj.weight")}
+    for name in changed:
+        difference = after[name].float() - before[name].to(after[name].dtype).float()
+        if precision == "Float32":
+            assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 4
+
+
+def test_a_run_with_adapters_resumes_from_checkpoints_without_the_frozen_weights(base: Path, tmp_path: Path) -> None:
+    whole, curve = run(base, tmp_path / "whole", lora_rank=4)
+    polls: list[int] = []
+    store = LocalStore(tmp_path / "cut" / "store")
+    with pytest.raises(StoppedError):
+        run(base, tmp_path / "cut", store, lora_rank=4, stop=lambda: polls.append(1) or len(polls) > 4)
+    resumed, again = run(base, tmp_path / "cut", store, lora_rank=4)
+    assert resumed.resumed_from == 4
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in curve], rel=1e-5)
+    assert (resumed.model / "model.safetensors").read_bytes() == (whole.model / "model.safetensors").read_bytes()
 
 
 def test_only_answers_are_learned(base: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     """Runs one phase; returns the exit code."""
     context: Context | None = None
     try:
-        run = _find(arguments)
+        run = find_phase(arguments)
         context = from_environment(os.environ)
         stop_on_sigterm(context, partial(_give_up, context.copies))
         _serve_progress(os.environ)
@@ -85,7 +85,8 @@ def _serve_progress(environment: Mapping[str, str]) -> None:
         serve(Path(path), address)
 
 
-def _find(arguments: list[str]) -> Callable[[Context], dict[str, Any]]:
+def find_phase(arguments: list[str]) -> Callable[[Context], dict[str, Any]]:
+    """The function of a phase, by step and phase. Raises UsageError UnknownPhase."""
     target = PHASES.get(" ".join(arguments))
     if target is None:
         raise UsageError("UnknownPhase", f"no phase {' '.join(arguments)!r}", f"one of: {', '.join(PHASES)}")

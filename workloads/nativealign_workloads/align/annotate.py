@@ -7,6 +7,7 @@ annotate  each shard: pairs of the sampled documents in it
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -15,9 +16,18 @@ import xxhash
 from nativealign_api.align import Chunking, Expert, Seed
 from nativealign_api.common import BaseModelSource
 from nativealign_api.vocabulary import Outcome
-from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request
+from nativealign_workloads.align.chunks import (
+    Piece,
+    clear_answers,
+    counter,
+    cut,
+    open_expert,
+    open_journal,
+    pinned_conduct,
+    request,
+)
 from nativealign_workloads.align.sampling import Ranked, draw, draw_stratified
-from nativealign_workloads.align.segments import clear_progress, part_rows, work_in_segments
+from nativealign_workloads.align.waves import Cut, answered, waves
 from nativealign_workloads.commit import (
     Json,
     ShardCommit,
@@ -32,12 +42,10 @@ from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Reply
 from nativealign_workloads.engines.billing import billed, usage
+from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.guards import check, unchanged
 from nativealign_workloads.ledger import Tally
 from nativealign_workloads.sources import model_folder
-
-SEGMENT_DOCUMENTS = 16
-"""Documents after which the expert's answers are durable."""
 
 TOKENIZER_DOCUMENTS = 20_000
 """Documents that a tokenizer made on the spot learns from, at most."""
@@ -111,73 +119,69 @@ def annotate(context: Context) -> Json:
     """Phase `annotate`: the pairs of one shard."""
     shard = ShardCommit(context)
     if shard.committed():
-        clear_progress(context)
+        clear_answers(context)
         return {"skipped": True}
-    conduct, conduct_hash = pinned_conduct(context)
     (drawn,) = shard_records(context, "sample", 1)
     wanted = {row["id"] for row in record_rows(context.store, drawn, f"sample-{context.index:05d}")}
     rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
-    documents = (row for row in rows if row["id"] in wanted)
     context.progress.begin(len(wanted), "documents")
-    annotator = _Annotator(context, conduct, conduct_hash, drawn)
-    path = work_in_segments(shard, documents, SEGMENT_DOCUMENTS, annotator.pairs, annotator.open)
-    if path is None:
-        return {"skipped": True}
-    facts = summarize(part_rows(path))
-    shard.file("pairs.jsonl.zst", path, facts["pairs"])
+    journal, found = open_journal(context, "expert"), Counter[str]()
+    for pair in _pairs(context, (row for row in rows if row["id"] in wanted), _tokenizer(context, drawn), journal):
+        shard.part("pairs").add(pair)
+        found.update(counted(pair))
+    journal.refresh()
+    facts = summarize(found) | {"usage": journal.usage()}
     shard.commit(**facts)
-    clear_progress(context)
+    clear_answers(context)
     return {"counts": {"pairs": facts["pairs"], "accepted": facts["accepted"]}, "usage": facts["usage"]}
 
 
-def summarize(pairs: Iterable[Json]) -> Json:
-    """Counts over pairs: all, accepted for training, left unchanged by the expert, broken guards, usage."""
-    found: Counter[str] = Counter()
-    spent = usage([])
-    for row in pairs:
-        found.update(["pairs"] + ["accepted"] * row["accepted"] + ["unchanged"] * row["unchanged"])
-        found.update(f"guard/{guard}" for guard in row["guards"])
-        spent = usage([spent, row])
+def counted(pair: Json) -> list[str]:
+    """What a pair counts as, for `summarize`."""
+    return ["pairs"] + ["accepted"] * pair["accepted"] + ["unchanged"] * pair["unchanged"] + [f"guard/{g}" for g in pair["guards"]]
+
+
+def summarize(found: Counter[str]) -> Json:
+    """Counts over pairs: all, accepted for training, left unchanged by the expert, broken guards."""
     guards = {name.removeprefix("guard/"): count for name, count in sorted(found.items()) if name.startswith("guard/")}
-    counts = {name: found[name] for name in ("pairs", "accepted", "unchanged")}
-    return counts | {"guards": guards, "usage": spent}
+    return {name: found[name] for name in ("pairs", "accepted", "unchanged")} | {"guards": guards}
 
 
-class _Annotator:
-    """Asks the expert, chunk by chunk."""
+def _pairs(context: Context, rows: Iterable[Json], tokenizer: Path, journal: Journal) -> Iterator[Json]:
+    """The pairs of the documents, in order."""
+    conduct, conduct_hash = pinned_conduct(context)
+    chunking, count = context.job.require("chunking", Chunking), counter(tokenizer)
+    documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in rows)
+    with closing(open_expert(context, context.job.require("expert", Expert), conduct, journal)) as expert:
+        lineage = {"expert": expert.name, "conduct": conduct_hash}
 
-    def __init__(self, context: Context, conduct: Conduct, conduct_hash: str, drawn: Json) -> None:
-        self._context, self._conduct, self._hash = context, conduct, conduct_hash
-        self._chunking = context.job.require("chunking", Chunking)
-        self._count = counter(_tokenizer(context, drawn))
+        def annotate(wave: list[Cut]) -> list[list[Json]]:
+            pieces = [piece for document in wave for piece in document.pieces]
+            replies = iter(expert.generate([request(conduct, piece, "expert", 2.0) for piece in pieces]))
+            return [[_pair(conduct, piece, next(replies)) | lineage for piece in document.pieces] for document in wave]
 
-    def open(self, spent: Json) -> None:
-        self._engine = open_expert(self._context, self._context.job.require("expert", Expert), self._conduct, spent)
+        with closing(answered(context, waves(documents, expert.wave), annotate, expert.interrupt)) as found:
+            for pairs in found:
+                context.progress.advance()
+                yield from pairs
 
-    def pairs(self, documents: list[Json]) -> list[Json]:
-        self._engine.settle()  # the pairs before are in a segment
-        pieces = [piece for row in documents for piece in cut(row["id"], row["text"], self._chunking, self._count)]
-        replies = self._engine.generate([request(self._conduct, piece, "expert", 2.0) for piece in pieces])
-        return [self._pair(piece, reply) for piece, reply in zip(pieces, replies, strict=True)]
 
-    def _pair(self, piece: Piece, reply: Reply) -> Json:
-        origin = piece.chunk.text
-        failed = reply.finish_reason == "Error"
-        verdicts = [] if failed else check(self._conduct, origin, reply.text, reply.finish_reason)
-        return {
-            "id": piece.document,
-            "chunk": piece.chunk.index,
-            "context": piece.context,
-            "origin": origin,
-            "rewritten": reply.text,
-            "unchanged": unchanged(origin, reply.text),
-            "guards": ["NoAnswer"] if failed else [verdict.guard for verdict in verdicts],
-            "accepted": not verdicts and not failed,
-            "error": reply.error,
-            "expert": self._engine.name,
-            "conduct": self._hash,
-            **billed(reply),
-        }
+def _pair(conduct: Conduct, piece: Piece, reply: Reply) -> Json:
+    origin = piece.chunk.text
+    failed = reply.finish_reason == "Error"
+    verdicts = [] if failed else check(conduct, origin, reply.text, reply.finish_reason)
+    return {
+        "id": piece.document,
+        "chunk": piece.chunk.index,
+        "context": piece.context,
+        "origin": origin,
+        "rewritten": reply.text,
+        "unchanged": unchanged(origin, reply.text),
+        "guards": ["NoAnswer"] if failed else [verdict.guard for verdict in verdicts],
+        "accepted": not verdicts and not failed,
+        "error": reply.error,
+        **billed(reply),
+    }
 
 
 def _tokenizer(context: Context, drawn: Json) -> Path:

@@ -5,23 +5,25 @@ commit   the gates, and the manifest that the report reads
 """
 
 import heapq
+import math
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from statistics import fmean
 
 import numpy as np
 import xxhash
 
 from nativealign_api.align import AlignGates, Assess
-from nativealign_workloads.align.chunks import kept_answers, open_endpoint, pinned_conduct
+from nativealign_workloads.align.chunks import clear_answers, open_endpoint, open_journal, pinned_conduct
+from nativealign_workloads.align.statistics import agreement, effect, summarize
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Conduct
-from nativealign_workloads.conduct.prompt import ASPECTS, judge_messages, parse_scores
+from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Request
-from nativealign_workloads.engines.billing import billed, usage
-from nativealign_workloads.guards.measures import length_ratio, lost_share, numbers, without_declared
-from nativealign_workloads.intervals import bootstrap, percentile_interval
+from nativealign_workloads.engines.billing import usage
+from nativealign_workloads.guards.measures import length_ratio, lost_share, names_found, numbers, without_declared
 from nativealign_workloads.sources import model_folder
 
 SHOWN = 24
@@ -31,8 +33,9 @@ SHOWN_CHARACTERS = 1500
 """Length at which a shown sample is cut."""
 
 JUDGE_TOKENS = 128
-JUDGE_SLICE = 32
-"""Requests to a judge after which its answers are durable."""
+
+Kept = tuple[int, int]
+"""How many of a document's items are kept, and how many there are."""
 
 
 def measure(context: Context) -> Json:
@@ -49,19 +52,45 @@ def measure(context: Context) -> Json:
         measures |= _perplexity(context, rows)
     if settings.toxicity_model:
         measures |= _toxicity(context, rows, settings.toxicity_model.toxic_labels)
-    spent = usage([])
+    spent, agreements = usage([]), Json()
     if settings.judge:
         judged, spent = _judge(context, conduct, rows, settings)
-        measures |= judged
+        measures |= {judge_measure(aspect): mean_of_orders(*orders) for aspect, orders in judged.items()}
+        agreements = {judge_measure(aspect): agreement(*orders, settings.seed) for aspect, orders in judged.items()}
     for number, row in enumerate(rows):
         values = {name: values[number] for name, values in measures.items()}
         shard.part("measures").add({"id": row["id"], **values})
     context.progress.advance(len(rows))
-    summaries = {name: summarize(values, settings.seed) for name, values in measures.items()}
-    facts: Json = {"documents": len(rows), "measures": summaries, "numbersKeptOfAll": kept_of_all(rows, conduct), "usage": spent}
+    facts: Json = {
+        "documents": len(rows),
+        "measures": {name: summarize(values, settings.seed) for name, values in measures.items()},
+        "effects": effects(measures, settings.seed),
+        "agreement": agreements,
+        "keptOfAll": {"numbers": kept_of_all(kept_numbers(rows, conduct)), "names": kept_of_all(kept_names(rows, conduct))},
+        "usage": spent,
+    }
     shard.commit(**facts, samples=shown(rows))
-    kept_answers(context).clear()
-    return {"metrics": {name: value["mean"] for name, value in summaries.items() if value["mean"] is not None}}
+    clear_answers(context)
+    return {"metrics": means(facts["measures"])}
+
+
+def means(measures: Json) -> dict[str, float]:
+    """The means of the measures that have one."""
+    return {name: value["mean"] for name, value in measures.items() if value["mean"] is not None}
+
+
+def effects(measures: dict[str, list[float]], seed: int) -> dict[str, Json | None]:
+    """What rewriting did to toxicity and to the logarithm of perplexity, of which a few documents have enormous values."""
+    found: dict[str, Json | None] = {}
+    for name, scale in (("perplexity", math.log), ("toxicity", float)):
+        if f"{name}Before" in measures:
+            before, after = (list(map(scale, measures[f"{name}{side}"])) for side in ("Before", "After"))
+            found[name] = effect(before, after, seed)
+    return found
+
+
+def judge_measure(aspect: str) -> str:
+    return f"judge{aspect[0].upper()}{aspect[1:]}"
 
 
 def _rows(context: Context) -> Iterator[Json]:
@@ -77,24 +106,36 @@ def draw(rows: Iterator[Json], count: int, seed: int) -> list[Json]:
 
 
 def preservation(rows: list[Json], conduct: Conduct) -> dict[str, list[float]]:
-    """For each document: share of its numbers kept (nan where it has none), letters after over before, 1 if anything changed.
+    """For each document: shares of its numbers and of its names that are kept (nan where it has none), letters after over before,
+    1 if anything changed.
 
-    Numbers that the code of conduct declares as removed (masked phone numbers, advertisements) do not count.
+    What the code of conduct declares as removed (masked phone numbers, advertisements) does not count.
     """
-    sides = [(numbers(without_declared(conduct, row["origin"])), numbers(row["rewritten"])) for row in rows]
+    numbers, names = kept_numbers(rows, conduct), kept_names(rows, conduct)
     return {
-        "numbersKept": [1 - lost_share(before, after) if before else float("nan") for before, after in sides],
+        "numbersKept": [kept / known if known else float("nan") for kept, known in numbers],
+        "namesKept": [kept / known if known else float("nan") for kept, known in names],
         "lengthRatio": [length_ratio(row["origin"], row["rewritten"]) for row in rows],
         "changed": [float(row["origin"] != row["rewritten"]) for row in rows],
     }
 
 
-def kept_of_all(rows: list[Json], conduct: Conduct) -> float | None:
-    """Share of all numbers of the originals that the rewritings keep; None where there is no number."""
+def kept_numbers(rows: list[Json], conduct: Conduct) -> list[Kept]:
+    """Of each document's numbers: how many its rewriting has, and how many there are."""
     sides = [(numbers(without_declared(conduct, row["origin"])), numbers(row["rewritten"])) for row in rows]
-    every = sum(len(before) for before, _ in sides)
-    lost = sum(lost_share(before, after) * len(before) for before, after in sides)
-    return 1 - lost / every if every else None
+    return [(len(before) - round(lost_share(before, after) * len(before)), len(before)) for before, after in sides]
+
+
+def kept_names(rows: list[Json], conduct: Conduct) -> list[Kept]:
+    """Of each document's names of places, persons and in Latin letters: how many its rewriting has, and how many there are."""
+    found = [names_found(without_declared(conduct, row["origin"]), row["rewritten"]) for row in rows]
+    return [(sum(each), len(each)) for each in found]
+
+
+def kept_of_all(kept: list[Kept]) -> float | None:
+    """The share of all; None where there is nothing to keep."""
+    every = sum(known for _, known in kept)
+    return sum(found for found, _ in kept) / every if every else None
 
 
 def _perplexity(context: Context, rows: list[Json]) -> dict[str, list[float]]:
@@ -118,36 +159,28 @@ def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str
     }
 
 
-def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[dict[str, list[float]], Json]:
-    """Scores 1 to 10 of the five aspects, nan where the judge gave no usable answer; and what it bills."""
+def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[Json, Json]:
+    """Scores by the judge, (those with the original shown first, those with the rewriting first) of each aspect, nan where it gave
+    no usable answer; and what it bills."""
     assert settings.judge
-    engine = open_endpoint(context, settings.judge, "judge", {}, JUDGE_SLICE)
-    asked = [Request(row["id"], judge_messages(conduct, row["origin"], row["rewritten"]), "", JUDGE_TOKENS) for row in rows]
-    replies = engine.generate(asked)
-    answers = [parse_scores(reply.text) or {} for reply in replies]
-    scores = {
-        f"judge{aspect[0].upper()}{aspect[1:]}": [float(found.get(aspect, np.nan)) for found in answers] for aspect in ASPECTS
-    }
-    return scores, usage(map(billed, replies))
+    journal = open_journal(context, "judge")
+    asked = [_question(conduct, row, order) for row in rows for order in ORDERS]
+    with closing(open_endpoint(context, settings.judge, "judge", journal)) as engine:
+        answers = [parse_scores(reply.text) or {} for reply in engine.generate(asked)]
+    sides = [answers[place :: len(ORDERS)] for place in range(len(ORDERS))]
+    scores = {aspect: tuple([float(found.get(aspect, np.nan)) for found in side] for side in sides) for aspect in ASPECTS}
+    return scores, journal.usage()
 
 
-def summarize(values: list[float], seed: int) -> Json:
-    """Mean with a 95 % bootstrap interval, quartiles, and a histogram of 20 bins; values that are missing are counted."""
-    present = np.array([value for value in values if not np.isnan(value)])
-    if not len(present):
-        return {"count": 0, "missing": len(values), "mean": None}
-    draws = bootstrap(present[:, np.newaxis], lambda sums: sums[:, 0] / len(present), seed)
-    low, high = percentile_interval(draws)
-    counts, edges = np.histogram(present, bins=20)
-    return {
-        "count": len(present),
-        "missing": len(values) - len(present),
-        "mean": fmean(present.tolist()),
-        "low": low,
-        "high": high,
-        "quartiles": [float(value) for value in np.percentile(present, [25, 50, 75])],
-        "histogram": {"counts": counts.tolist(), "edges": [float(edge) for edge in edges]},
-    }
+def _question(conduct: Conduct, row: Json, order: Order) -> Request:
+    messages = judge_messages(conduct, row["origin"], row["rewritten"], order)
+    return Request(f"{row['id']}:{order}", messages, "", JUDGE_TOKENS)
+
+
+def mean_of_orders(first: list[float], second: list[float]) -> list[float]:
+    """The score of each document: the mean of both orders, or the one that there is."""
+    pairs = ([value for value in pair if not np.isnan(value)] for pair in zip(first, second, strict=True))
+    return [fmean(pair) if pair else float("nan") for pair in pairs]
 
 
 def shown(rows: list[Json]) -> list[Json]:
@@ -172,20 +205,27 @@ def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else re.sub(r"\s+\S*$", "", text[:SHOWN_CHARACTERS]) + " …"
 
 
-def gates(settings: AlignGates, chunks: dict[str, int], kept: float | None) -> list[Json]:
+def gates(settings: AlignGates, chunks: dict[str, int], facts: Json) -> list[Json]:
     """The verdict on each gate that the spec sets: name, value, limit, passed.
 
-    `kept`: share of all numbers of the sample that the rewriting keeps; None where it has none, and then nothing is lost.
+    `chunks` by what became of them, `facts` of the sample. Where there was no number or no name, none was lost. A measure without
+    any usable value (None) passes no gate.
     """
-    total = max(1, sum(chunks.values()))
-    facts = (
+    total, means_of = max(1, sum(chunks.values())), means(facts["measures"])
+    kept = {name: 100 * (1.0 if share is None else share) for name, share in facts["keptOfAll"].items()}
+    scores = [means_of[judge_measure(aspect)] for aspect in ASPECTS if judge_measure(aspect) in means_of]
+    toxicity = means_of.get("toxicityAfter")
+    found = (
         ("maxFallbackPercent", settings.max_fallback_percent, 100 * chunks.get("Original", 0) / total, 1),
         ("maxDroppedPercent", settings.max_dropped_percent, 100 * chunks.get("Dropped", 0) / total, 1),
-        ("minNumberPreservationPercent", settings.min_number_preservation_percent, 100 * (1.0 if kept is None else kept), -1),
+        ("minNumberPreservationPercent", settings.min_number_preservation_percent, kept["numbers"], -1),
+        ("minNamePreservationPercent", settings.min_name_preservation_percent, kept["names"], -1),
+        ("maxToxicityPercent", settings.max_toxicity_percent, None if toxicity is None else 100 * toxicity, 1),
+        ("minJudgeScore", settings.min_judge_score, fmean(scores) if scores else None, -1),
     )
     return [
-        {"gate": name, "value": value, "limit": limit, "passed": sign * value <= sign * limit}
-        for name, limit, value, sign in facts
+        {"gate": name, "value": value, "limit": limit, "passed": value is not None and sign * value <= sign * limit}
+        for name, limit, value, sign in found
         if limit is not None
     ]
 
@@ -195,8 +235,9 @@ def commit(context: Context) -> Json:
     records = shard_records(context, "measure", 1)
     facts = records[0]["facts"]
     rewritten = manifest(context.store, context.job.inputs["rewrite"])["facts"]
-    verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts["numbersKeptOfAll"])
+    verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts)
     failed = [verdict["gate"] for verdict in verdicts if not verdict["passed"]]
-    metrics = {name: value["mean"] for name, value in facts["measures"].items() if value["mean"] is not None}
     verdict = {"gate": "Fail" if failed else "Pass", "failedGates": failed} if verdicts else {}
-    return commit_step(context, records, {"metrics": metrics, "usage": facts["usage"]} | verdict, **facts, gates=verdicts)
+    return commit_step(
+        context, records, {"metrics": means(facts["measures"]), "usage": facts["usage"]} | verdict, **facts, gates=verdicts
+    )

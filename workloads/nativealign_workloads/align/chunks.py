@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from nativealign_api.align import Chunking, Expert
 from nativealign_api.common import OpenAIEngine as OpenAISpec
@@ -18,11 +18,9 @@ from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Request
 from nativealign_workloads.engines.billing import usage
+from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.errors import ConfigError
 from nativealign_workloads.text.chunk import Chunk, chunk, context_of
-
-if TYPE_CHECKING:
-    from nativealign_workloads.engines.remembered import Kept, Remembered
 
 CountTokens = Callable[[str], int]
 
@@ -74,50 +72,58 @@ def pinned_conduct(context: Context) -> tuple[Conduct, str]:
     return load_conduct(context.store.read(f"{prefix}/conduct.yaml"), "code of conduct"), prefix.rpartition("/")[2]
 
 
-def open_expert(context: Context, expert: Expert, conduct: Conduct, spent: Json) -> Engine:
-    """The expert. `spent`: requests and tokens of this shard that an earlier attempt has paid for."""
+def open_expert(context: Context, expert: Expert, conduct: Conduct, journal: Journal, spent: Json | None = None) -> Engine:
+    """The expert. `spent`: what earlier steps have used up of its budget."""
     if expert.openai:
-        return open_endpoint(context, expert.openai, "expert", spent)
+        return open_endpoint(context, expert.openai, "expert", journal, spent)
     from nativealign_workloads.engines.rules import RulesEngine
 
     return RulesEngine(conduct)
 
 
-def open_endpoint(context: Context, spec: OpenAISpec, name: str, spent: Json, slice_size: int | None = None) -> "Remembered":
-    """An OpenAI-compatible endpoint that remembers what was paid for.
-
-    Pods that run at once share the rates, shards share the budget; no pod asks another. `slice_size`: see Remembered.
-    """
+def open_endpoint(context: Context, spec: OpenAISpec, name: str, journal: Journal, spent: Json | None = None) -> Engine:
+    """An OpenAI-compatible endpoint. Pods that run at once share the rates, shards share the budget; no pod asks another."""
     from nativealign_workloads.engines.budget import Budget
+    from nativealign_workloads.engines.openai_batch import OpenAIBatchEngine
+    from nativealign_workloads.engines.openai_endpoint import Endpoint
     from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
-    from nativealign_workloads.engines.remembered import Remembered
-
-    kept = kept_answers(context)
-    spent = usage([usage([]) | spent, kept.usage()])
 
     pods, share = context.job.parallelism, context.job.indexes
+
+    def open_budget() -> Budget:
+        used = usage([usage([]) | (spent or {}), journal.usage()])
+        return Budget(
+            part_of(spec.budget.requests, context.index, share),
+            part_of(_token_limit(spec), context.index, share),
+            spent_requests=used["requests"] + used["unsettledRequests"],
+            spent_tokens=used["tokens"] + used["unsettledTokens"],
+        )
+
+    key = _api_key(context, spec, name)
+    endpoint = Endpoint(spec.endpoint, spec.model, key, spec.temperature, spec.seed, float(spec.timeout_seconds))
+    if spec.batch:
+        return OpenAIBatchEngine(endpoint, journal, open_budget)
     limits = Limits(
         concurrency=max(1, spec.limits.concurrency // pods),
         requests_per_minute=_rate(spec.limits.requests_per_minute, pods),
         tokens_per_minute=_rate(spec.limits.tokens_per_minute, pods),
-        timeout_seconds=float(spec.timeout_seconds),
     )
-    budget = Budget(
-        part_of(spec.budget.requests, context.index, share),
-        part_of(_token_limit(spec), context.index, share),
-        spent_requests=spent["requests"],
-        spent_tokens=spent["tokens"],
-    )
-    key = _api_key(context, spec, name)
-    engine = OpenAIEngine(spec.endpoint, spec.model, key, limits, budget, temperature=spec.temperature, seed=spec.seed)
-    return Remembered(engine, kept, context.writer, slice_size)
+    return OpenAIEngine(endpoint, journal, limits, open_budget())
 
 
-def kept_answers(context: Context) -> "Kept":
-    """The answers of an endpoint that this shard has paid for and not recorded yet."""
-    from nativealign_workloads.engines.remembered import Kept
+def open_journal(context: Context, engine: str) -> Journal:
+    """The record of what this shard has asked `engine` (expert, worker or judge) so far."""
+    return Journal(context.store, f"{answers_prefix(context)}/{engine}", context.writer)
 
-    return Kept(context.store, f"{context.phase_prefix}/answers/{context.index:05d}")
+
+def answers_prefix(context: Context) -> str:
+    return f"{context.phase_prefix}/answers/{context.index:05d}"
+
+
+def clear_answers(context: Context) -> None:
+    """Removes what led to a shard's record, once that stands."""
+    for key in [info.key for info in context.store.list(f"{answers_prefix(context)}/")]:
+        context.store.delete(key)
 
 
 def _rate(limit: int | None, share: int) -> int | None:

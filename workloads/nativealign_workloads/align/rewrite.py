@@ -6,22 +6,38 @@ that is kept out, is `removed`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from nativealign_api.align import Chunking, Expert, Rewrite
 from nativealign_api.common import TransformersEngine as TransformersSpec
 from nativealign_api.vocabulary import Outcome
-from nativealign_workloads.align.chunks import Piece, counter, cut, open_expert, pinned_conduct, request, share_of
+from nativealign_workloads.align.chunks import (
+    Piece,
+    clear_answers,
+    counter,
+    cut,
+    open_expert,
+    open_journal,
+    pinned_conduct,
+    request,
+    share_of,
+)
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
-from nativealign_workloads.align.segments import clear_progress, part_rows, work_in_segments
+from nativealign_workloads.align.waves import Cut, answered, waves
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
-from nativealign_workloads.engines.billing import billed, usage
+from nativealign_workloads.engines.billing import billed, billed_together, usage
+from nativealign_workloads.engines.journal import Journal
+from nativealign_workloads.engines.recorded import Recorded
+from nativealign_workloads.engines.transformers_engine import WAVE_BATCHES, TransformersEngine
+from nativealign_workloads.errors import StepError
 from nativealign_workloads.guards import Verdict, check, decide, unchanged
 from nativealign_workloads.inspection.corpora import TOKENS_PER_WORD
 from nativealign_workloads.ledger import Tally
@@ -48,7 +64,7 @@ class Rewriting:
     verdicts: list[Verdict] = field(default_factory=list)
     """Every guard that an answer broke, over all tries."""
     tries: int = 0
-    usage: Json = field(default_factory=lambda: usage([]))
+    usage: Json = field(default_factory=lambda: billed_together([]))
     """What endpoints billed for it; the worker's own answers cost nothing."""
 
     def dump(self) -> Json:
@@ -64,8 +80,7 @@ class Rewriter:
         self._conduct, self._settings, self._worker, self._expert, self._ratio = conduct, settings, worker, expert, ratio
 
     def run(self, pieces: list[Piece]) -> list[Rewriting]:
-        """One result for each piece, in order. Those of the call before are recorded by now."""
-        self._expert.settle()
+        """One result for each piece, in order. Called from several threads."""
         results = [Rewriting(piece) for piece in pieces]
         first = self._worker or self._expert
         open_ones = results
@@ -76,6 +91,20 @@ class Rewriter:
             self._ask(self._expert, to_expert, attempt, retry=False, expert=False)
             open_ones = [result for result, action in actions if action is Action.RETRY]
         return results
+
+    @property
+    def wave(self) -> int:
+        """Pieces that one call should have at least."""
+        return (self._worker or self._expert).wave
+
+    def interrupt(self, error: StepError) -> None:
+        """Nothing more is asked; calls under way raise `error`."""
+        for engine in filter(None, (self._worker, self._expert)):
+            engine.interrupt(error)
+
+    def close(self) -> None:
+        for engine in filter(None, (self._worker, self._expert)):
+            engine.close()
 
     def _ask(
         self, engine: Engine, results: list[Rewriting], attempt: int, *, retry: bool, expert: bool
@@ -94,7 +123,7 @@ class Rewriter:
         action = decide(verdicts, retry=retry, expert=expert)
         result.by, result.tries = engine.name, result.tries + 1
         if engine is self._expert:
-            result.usage = usage([result.usage, billed(reply)])
+            result.usage = billed_together([result.usage, billed(reply)])
         result.verdicts += verdicts
         if action is None:
             result.state, result.text = ("Unchanged", origin) if unchanged(origin, reply.text) else ("Rewritten", reply.text)
@@ -105,14 +134,14 @@ class Rewriter:
         return action
 
 
-def document(row: Json, results: list[Rewriting], lineage: Json) -> Json:
+def document_row(row: Json, results: list[Rewriting], lineage: Json) -> Json:
     """The output row of a document; `rewritten` is empty where every chunk was dropped."""
     chunks = [result.piece.chunk for result in results]
     return {name: row[name] for name in IDENTITY if row.get(name) is not None} | {
         "origin": row["text"],
         "rewritten": reassemble(chunks, {result.piece.chunk.index: result.text for result in results}),
         "chunks": [result.dump() for result in results],
-        **usage(result.usage for result in results),
+        **billed_together(result.usage for result in results),
         **lineage,
     }
 
@@ -121,47 +150,39 @@ def run(context: Context) -> Json:
     """Phase `rewrite`: one shard."""
     shard = ShardCommit(context)
     if shard.committed():
-        clear_progress(context)
+        clear_answers(context)
         return {"skipped": True}
-    rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
     upstream = manifest(context.store, context.job.inputs["dedup"])["shards"][context.index]
     context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
-    settings = context.job.require("rewrite", Rewrite)
-    work = _Work(context, settings)
-    path = work_in_segments(shard, rows, settings.segment_documents, work.documents, work.open)
-    if path is None:
-        return {"skipped": True}
-    tally, facts = _divide(shard, part_rows(path), question_finder(context))
-    shard.commit(tally, **facts)
-    clear_progress(context)
-    return {"counts": facts["chunks"], "usage": facts["usage"]}
+    expert = open_journal(context, "expert")
+    tally, facts = _divide(shard, _rewritten(context, expert), question_finder(context))
+    expert.refresh()
+    shard.commit(tally, **facts, usage=expert.usage())
+    clear_answers(context)
+    return {"counts": facts["chunks"], "usage": expert.usage()}
 
 
-class _Work:
-    """Opens the engines when there is something to do, and turns documents into output rows."""
+def _rewritten(context: Context, expert_journal: Journal) -> Iterator[Json]:
+    """The output rows of one shard, in the order of its documents."""
+    settings, chunking = context.job.require("rewrite", Rewrite), context.job.require("chunking", Chunking)
+    conduct, conduct_hash = pinned_conduct(context)
+    worker, tokenizer = _open_worker(context, settings) if "train-worker" in context.job.inputs else (None, None)
+    paid = share_of(_annotated(context), context.index, context.job.indexes)
+    expert = open_expert(context, context.job.require("expert", Expert), conduct, expert_journal, paid)
+    ratio, count = settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD), counter(tokenizer)
+    lineage = {"conduct": conduct_hash, "worker": context.job.inputs.get("train-worker", "").rpartition("/")[2] or None}
+    rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
+    documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in rows)
+    with closing(Rewriter(conduct, settings, worker, expert, ratio)) as rewriter:
 
-    def __init__(self, context: Context, settings: Rewrite) -> None:
-        self._context, self._settings = context, settings
-        self._conduct, conduct_hash = pinned_conduct(context)
-        worker = context.job.inputs.get("train-worker", "")
-        self._lineage = {"conduct": conduct_hash, "worker": worker.rpartition("/")[2] or None}
-        self._chunking = context.job.require("chunking", Chunking)
+        def rewrite(wave: list[Cut]) -> list[Json]:
+            results = iter(rewriter.run([piece for document in wave for piece in document.pieces]))
+            return [document_row(found.row, list(islice(results, len(found.pieces))), lineage) for found in wave]
 
-    def open(self, spent: Json) -> None:
-        context, worker, tokenizer = self._context, None, None
-        if "train-worker" in context.job.inputs:
-            folder = model_folder(context, "train-worker")
-            worker, tokenizer = _open_worker(folder, self._settings.transformers or TransformersSpec()), folder / "tokenizer.json"
-        paid = usage([spent, share_of(_annotated(context), context.index, context.job.indexes)])
-        expert = open_expert(context, context.job.require("expert", Expert), self._conduct, paid)
-        ratio = self._settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD)
-        self._rewriter, self._count = Rewriter(self._conduct, self._settings, worker, expert, ratio), counter(tokenizer)
-
-    def documents(self, rows: list[Json]) -> list[Json]:
-        pieces = [cut(row["id"], row["text"], self._chunking, self._count) for row in rows]
-        results = self._rewriter.run([piece for document_pieces in pieces for piece in document_pieces])
-        taken = iter(results)
-        return [document(row, [next(taken) for _ in own], self._lineage) for row, own in zip(rows, pieces, strict=True)]
+        with closing(answered(context, waves(documents, rewriter.wave), rewrite, rewriter.interrupt)) as found:
+            for row in found:
+                context.progress.advance()
+                yield row
 
 
 def _annotated(context: Context) -> Json:
@@ -173,23 +194,27 @@ def _annotated(context: Context) -> Json:
     return found
 
 
-def _open_worker(folder: Path, spec: TransformersSpec) -> Engine:
-    from nativealign_workloads.engines.transformers_engine import TransformersEngine
+def _open_worker(context: Context, settings: Rewrite) -> tuple[Engine, Path]:
+    """The worker, which is loaded when something is to be asked, and the file of its tokenizer."""
+    spec, folder = settings.transformers or TransformersSpec(), model_folder(context, "train-worker")
 
-    return TransformersEngine(folder, spec.batch_size, precision=spec.precision)
+    def load() -> Engine:
+        return TransformersEngine(folder, spec.batch_size, precision=spec.precision)
+
+    worker = Recorded(f"transformers:{folder.name}", spec.batch_size * WAVE_BATCHES, load, open_journal(context, "worker"))
+    return worker, folder / "tokenizer.json"
 
 
 def _divide(shard: ShardCommit, rows: Iterable[Json], question_in: Callable[[str], str]) -> tuple[Tally, Json]:
     """Writes the rows into `documents` and `removed`, and counts them."""
-    tally, states, guards, spent = Tally(), Counter[str](), Counter[str](), usage([])
+    tally, states, guards = Tally(), Counter[str](), Counter[str]()
     for row in rows:
         removed = _why_removed(row["rewritten"], question_in)
         tally.add(row["id"], Outcome.FILTERED if removed else Outcome.OUT, removed.get("reason", ""))
         shard.part("removed" if removed else "documents").add(row | removed)
         states.update(chunk["state"] for chunk in row["chunks"])
         guards.update(f"{guard['guard']}/{guard['action']}" for chunk in row["chunks"] for guard in chunk["guards"])
-        spent = usage([spent, row])
-    return tally, {"chunks": dict(sorted(states.items())), "guards": dict(sorted(guards.items())), "usage": spent}
+    return tally, {"chunks": dict(sorted(states.items())), "guards": dict(sorted(guards.items()))}
 
 
 def _why_removed(rewritten: str, question_in: Callable[[str], str]) -> Json:

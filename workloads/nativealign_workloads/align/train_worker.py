@@ -2,25 +2,34 @@
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from nativealign_api.align import WorkerTraining
+from nativealign_api.align import Rewrite, WorkerTraining
 from nativealign_api.common import BaseModelSource
-from nativealign_workloads.align.chunks import pinned_conduct
+from nativealign_workloads.align.chunks import CountTokens, Piece, counter, pinned_conduct, request
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, fetch_folder, manifest, shard_records, step_rows
 from nativealign_workloads.conduct.prompt import prompt_ids, render_messages
 from nativealign_workloads.context import Context
+from nativealign_workloads.engines.transformers_engine import TransformersEngine
 from nativealign_workloads.errors import DataError
+from nativealign_workloads.guards import check
+from nativealign_workloads.text.chunk import Chunk
 from nativealign_workloads.training.from_spec import base_model, settings_from
 from nativealign_workloads.training.gang import Run, commit_model, rank, run_gang
 from nativealign_workloads.training.packing import Shard, ShardWriter
-from nativealign_workloads.training.samples import single_source
+from nativealign_workloads.training.samples import Rows, single_source
 from nativealign_workloads.training.sft import Pair, write_pairs
 
 KEEP_CHECKPOINTS = 2
+PAIRS, HELD_OUT = "pairs", "held-out"
+"""Files of rows to train on, and not to train on."""
+MAX_HELD_OUT = 500
+MAX_GENERATED, GENERATED_AT_ONCE = 200, 32
+"""Pairs that the trained worker rewrites for the guards."""
 
 
 def train(context: Context) -> Json:
@@ -33,7 +42,8 @@ def train(context: Context) -> Json:
     annotated = manifest(context.store, context.job.inputs["annotate"])["shards"][0]
     tokenizer = fetch_folder(context.store, annotated, "tokenizer", context.scratch / "tokenizer")
     model = base_model(context, base, "worker.base", tokenizer)
-    rows, dropped = write_samples(context, model, settings)
+    rows, chosen = write_samples(context, model, settings)
+    lora = {"lora_rank": settings.lora.rank, "lora_alpha": settings.lora.alpha} if settings.lora else {}
     run = Run(
         model=model,
         settings=settings_from(
@@ -44,31 +54,51 @@ def train(context: Context) -> Json:
             seed=settings.seed,
             every_steps=settings.checkpoint_every_steps,
             keep=KEEP_CHECKPOINTS,
+            evaluate_every_steps=settings.evaluate_every_steps,
+            patience=settings.patience,
+            **lora,
         ),
         folder=context.scratch / "run",
-        arguments={"shard": str(context.scratch / "pairs"), "length": settings.sequence_length, "seed": settings.seed},
+        arguments={
+            "shard": str(context.scratch / PAIRS),
+            "heldOut": str(context.scratch / HELD_OUT) if chosen.held_out else "",
+            "length": settings.sequence_length,
+            "seed": settings.seed,
+        },
     )
     run_gang(context, "nativealign_workloads.align.train_worker:run_rank", run)
-    return commit_model(shard, run.folder, dropped=dropped) if context.index == 0 else {}
+    if context.index:
+        return {}
+    facts = {"dropped": chosen.dropped()} | held_out_facts(context, run.folder / "model", chosen.held_out, settings)
+    return commit_model(shard, run.folder, **facts)
 
 
 def run_rank(path: str) -> None:
     """What each rank runs."""
-    rank(path, lambda facts: single_source([Shard.open(Path(facts["shard"]), facts["length"])], facts["seed"]))
+    rank(path, lambda facts: single_source([_shard(facts, "shard")], facts["seed"]), _held_out_rows)
 
 
-def write_samples(context: Context, model: Path, settings: WorkerTraining) -> tuple[int, Json]:
-    """Writes the pairs as packed rows; returns their number and how many pairs were left out, by reason."""
+def _held_out_rows(facts: Json) -> Rows | None:
+    return Rows([_shard(facts, "heldOut")]) if facts["heldOut"] else None
+
+
+def _shard(facts: Json, name: str) -> Shard:
+    return Shard.open(Path(facts[name]), facts["length"])
+
+
+def write_samples(context: Context, model: Path, settings: WorkerTraining) -> tuple[int, "Chosen"]:
+    """Writes the pairs as packed rows; returns the number of rows to train on, and what was chosen."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     chosen = Chosen(context, settings)
-    path = context.scratch / "pairs"
-    with ShardWriter(path) as writer:
-        write_pairs(chosen.pairs(tokenizer), settings.sequence_length, tokenizer.pad_token_id or 0, writer)
-    if not chosen.used:
+    pairs = chosen.pairs(tokenizer)
+    for name, part in ((HELD_OUT, chosen.hold_out(pairs)), (PAIRS, (pair for _, pair in pairs))):
+        with ShardWriter(context.scratch / name) as writer:
+            write_pairs(part, settings.sequence_length, tokenizer.pad_token_id or 0, writer)
+    if chosen.used == len(chosen.held_out):
         raise DataError("NoPairs", "no pair of the seed sample can be trained on", "see the annotate step's guards in the report")
-    return len(Shard.open(path, settings.sequence_length)), {"tooLong": chosen.too_long, "identity": chosen.identity}
+    return len(Shard.open(context.scratch / PAIRS, settings.sequence_length)), chosen
 
 
 class Chosen:
@@ -78,11 +108,24 @@ class Chosen:
         self._context, self._settings = context, settings
         self._conduct, _ = pinned_conduct(context)
         self.used = self.too_long = self.identity = 0
+        self.held_out: list[Json] = []
+        """Rows of the pairs that are not trained on."""
         facts = manifest(context.store, context.job.inputs["annotate"])["facts"]
+        self._to_hold_out = min(MAX_HELD_OUT, int(facts["accepted"] * settings.held_out_percent / 100))
         self._identity_limit = identity_limit(facts["accepted"] - facts["unchanged"], settings.max_identity_percent)
 
-    def pairs(self, tokenizer: Any) -> Iterator[Pair]:
-        """Token ids of prompt and answer, in an order that depends on the seed alone."""
+    def dropped(self) -> dict[str, int]:
+        """Pairs that were left out, by reason."""
+        return {"tooLong": self.too_long, "identity": self.identity}
+
+    def hold_out(self, pairs: Iterator[tuple[Json, Pair]]) -> Iterator[Pair]:
+        """Takes the first pairs out; they are as random as the seed."""
+        for row, pair in islice(pairs, self._to_hold_out):
+            self.held_out.append(row)
+            yield pair
+
+    def pairs(self, tokenizer: Any) -> Iterator[tuple[Json, Pair]]:
+        """Row, and token ids of prompt and answer, in an order that depends on the seed alone."""
         identities = 0
         for row in sorted(self._accepted(), key=self._rank):
             identities += row["unchanged"]
@@ -96,13 +139,34 @@ class Chosen:
                 self.too_long += 1
                 continue
             self.used += 1
-            yield pair
+            yield row, pair
 
     def _accepted(self) -> Iterator[Json]:
         return (row for row in step_rows(self._context.store, self._context.job.inputs["annotate"], "pairs") if row["accepted"])
 
     def _rank(self, row: Json) -> int:
         return xxhash.xxh3_64_intdigest(f"{row['id']}:{row['chunk']}", self._settings.seed)
+
+
+def held_out_facts(context: Context, model: Path, rows: list[Json], settings: WorkerTraining) -> Json:
+    """How the worker does on the pairs that it has not seen: how many there are, and the share whose rewriting breaks no guard."""
+    if not rows:
+        return {}
+    conduct, _ = pinned_conduct(context)
+    count = counter(model / "tokenizer.json")
+    pieces = [_piece(row, count) for row in rows[:MAX_GENERATED]]
+    engine = TransformersEngine(model, GENERATED_AT_ONCE, context.device, settings.deepspeed.precision)
+    replies = engine.generate([request(conduct, piece, "worker", Rewrite().max_output_ratio) for piece in pieces])
+    engine.close()
+    broken = [
+        check(conduct, piece.chunk.text, reply.text, reply.finish_reason) for piece, reply in zip(pieces, replies, strict=True)
+    ]
+    return {"heldOut": {"pairs": len(rows), "generated": len(pieces), "guardPassRate": broken.count([]) / len(broken)}}
+
+
+def _piece(row: Json, count: CountTokens) -> Piece:
+    text = row["origin"]
+    return Piece(row["id"], Chunk(row["chunk"], text, ""), row["context"], count(text))
 
 
 def identity_limit(changed: int, percent: float) -> int:
@@ -114,4 +178,7 @@ def commit(context: Context) -> Json:
     """Phase `commit`."""
     records = shard_records(context, "train", 1)
     facts = records[0]["facts"]
-    return commit_step(context, records, {"metrics": {name: facts[name] for name in ("firstLoss", "finalLoss")}}, **facts)
+    metrics = {name: facts[name] for name in ("firstLoss", "finalLoss")}
+    metrics |= {"heldOutLoss": facts["heldOutCurve"][-1][1]} if "heldOutCurve" in facts else {}
+    metrics |= {"guardPassRate": facts["heldOut"]["guardPassRate"]} if "heldOut" in facts else {}
+    return commit_step(context, records, {"metrics": metrics}, **facts)

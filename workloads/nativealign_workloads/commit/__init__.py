@@ -1,7 +1,7 @@
 """How output becomes true: parts under unique names, then the shard's record, then the step's manifest.
 
     steps/<step>/<digest>/<phase>/<part>-<shard>-<writer>   parts; nobody overwrites anybody
-    steps/<step>/<digest>/<phase>/segments/<shard>/<n>      progress inside a shard, adopted by the next writer
+    steps/<step>/<digest>/<phase>/answers/<shard>/…         what engines answered so far, adopted by the next writer
     steps/<step>/<digest>/<phase>/shards/<shard>.json       names the parts; created once, the first commit wins
     steps/<step>/<digest>/manifest.json                     names the shards; created once
 
@@ -165,12 +165,15 @@ def manifest(store: ObjectStore, prefix: str) -> Json:
 
 def shard_records(context: Context, phase: str, shards: int) -> list[Json]:
     """The records of all shards of an earlier phase of this step. Raises NoInputError where one is missing."""
-    keys = [record_key(context.prefix, phase, shard) for shard in range(shards)]
-    present = {info.key for info in context.store.list(f"{context.prefix}/{phase}/shards/")}
-    missing = [key for key in keys if key not in present]
+    records, missing = [], []
+    for key in (record_key(context.prefix, phase, shard) for shard in range(shards)):
+        try:
+            records.append(read_json(context.store, key))
+        except NotFound:
+            missing.append(key)
     if missing:
         raise NoInputError("ShardsMissing", f"{len(missing)} of {shards} shards are not committed, e.g. {missing[0]}")
-    return [read_json(context.store, key) for key in keys]
+    return records
 
 
 def record_rows(store: ObjectStore, record: Json, part: str) -> Iterator[Json]:
@@ -234,46 +237,3 @@ def check_counts(name: str, tally: Tally, expected: Tally | None) -> None:
         raise DataError("CountsDiffer", f"{name}: in is not out + heldOut + filtered + duplicate + quarantined: {tally.dump()}")
     if expected is not None and expected.of(Outcome.OUT) != tally.read:
         raise DataError("CountsDiffer", f"{name}: {tally.read.count} documents read, {expected.of(Outcome.OUT).count} handed over")
-
-
-class Segments:
-    """Progress inside a shard: numbered, deterministic pieces of a part that the next writer adopts.
-
-    A segment is created once under its number; whoever comes later takes it as it is.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._prefix = f"{context.phase_prefix}/segments/{context.index:05d}/"
-        self.present = sorted(info.key for info in context.store.list(self._prefix))
-
-    def __len__(self) -> int:
-        """How many segments an earlier writer left, without gaps."""
-        return next((n for n, key in enumerate(self.present) if key != self._key(n)), len(self.present))
-
-    def add(self, number: int, rows: list[Json]) -> None:
-        try:
-            self._context.store.create(self._key(number), encode_frame(rows) or b"")
-        except AlreadyExists:
-            return
-
-    def assemble(self, count: int, path: Path) -> int:
-        """Joins the first `count` segments into one part; returns its size in bytes."""
-        with path.open("wb") as part:
-            for number in range(count):
-                part.write(self._context.store.read(self._key(number)))
-            return part.tell()
-
-    def rows(self, count: int) -> Iterator[Json]:
-        """The rows of the first `count` segments."""
-        for number in range(count):
-            with self._context.store.open(self._key(number)) as stream:
-                yield from read_rows(stream, self._key(number))
-
-    def clear(self) -> None:
-        """Removes the segments once the shard's record stands."""
-        for key in [info.key for info in self._context.store.list(self._prefix)]:
-            self._context.store.delete(key)
-
-    def _key(self, number: int) -> str:
-        return f"{self._prefix}{number:06d}.jsonl.zst"

@@ -7,7 +7,7 @@ production exactly the tokens that it was trained on.
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from nativealign_workloads.conduct.model import Conduct, Judge
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 Reader = Literal["expert", "worker"]
+Order = Literal["OriginalFirst", "RewrittenFirst"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 ASPECTS = tuple(field.alias or name for name, field in Judge.model_fields.items())
 """The paper's five aspects as they stand in the code of conduct and in a judge's answer."""
@@ -39,8 +41,11 @@ def render_messages(conduct: Conduct, text: str, context: str, reader: Reader) -
     return [_message("system", _expert_system(conduct)), *shots, _message("user", _as_data(text, context))]
 
 
-def judge_messages(conduct: Conduct, origin: str, rewritten: str) -> list[Message]:
-    """Chat messages that ask for a score from 1 to 10 on each of the five aspects, as one JSON object."""
+def judge_messages(conduct: Conduct, origin: str, rewritten: str, order: Order = "OriginalFirst") -> list[Message]:
+    """Chat messages that ask for a score from 1 to 10 on each of the five aspects, as one JSON object.
+
+    `order` of the two texts: judges lean towards what stands first or last, so each pair is asked both ways.
+    """
     rubric = "\n".join(
         f"- {field.alias or name}: {getattr(conduct.judge, name).strip()}" for name, field in Judge.model_fields.items()
     )
@@ -52,7 +57,8 @@ def judge_messages(conduct: Conduct, origin: str, rewritten: str) -> list[Messag
         f"{', '.join(ASPECTS)} and whole numbers as values, and with nothing else."
     )
     rewritten_tag = tag.replace("original", "rewritten")
-    return [_message("system", system), _message("user", f"{_wrap(tag, origin)}\n{_wrap(rewritten_tag, rewritten)}")]
+    texts = [_wrap(tag, origin), _wrap(rewritten_tag, rewritten)]
+    return [_message("system", system), _message("user", "\n".join(texts if order == "OriginalFirst" else texts[::-1]))]
 
 
 def parse_scores(answer: str, aspects: Sequence[str] = ASPECTS) -> dict[str, int] | None:

@@ -20,10 +20,19 @@ def billed(reply: Reply) -> Json:
     return {"requests": reply.requests, **tokens}
 
 
-def usage(rows: Iterable[Json]) -> Json:
-    """What rows, or the usages of shards, have cost together."""
-    spent: Json = Usage().model_dump(by_alias=True)
-    for row in rows:
-        for name in spent:
-            spent[name] += row[name]
-    return spent
+def billed_together(rows: Iterable[Json]) -> Json:
+    """What several replies, or rows, have been billed."""
+    return _sum(("requests", "tokens", "completionTokens"), rows)
+
+
+def usage(parts: Iterable[Json]) -> Json:
+    """The usages of shards or steps together."""
+    return _sum(Usage().model_dump(by_alias=True), parts)
+
+
+def _sum(names: Iterable[str], parts: Iterable[Json]) -> Json:
+    total = dict.fromkeys(names, 0)
+    for part in parts:
+        for name in total:
+            total[name] += part.get(name, 0)
+    return total

@@ -1,29 +1,30 @@
 """Any endpoint of the OpenAI chat completions protocol: a provider's, or a server of one's own.
 
-Called by annotate, rewrite and assess. Requests go in as a batch and run concurrently under rates and a budget; each comes
-back as a reply or, after bounded retries, as an `Error` reply. What stops everything raises: wrong key, unknown model, spent
-budget, an endpoint that gives nothing usable at all.
+Called by annotate, rewrite and assess. Requests go in as calls, from any number of threads, and run concurrently under rates and a
+budget; each comes back as a reply or, after bounded retries, as an `Error` reply. What stops everything raises: wrong key, unknown
+model, spent budget, an endpoint that gives nothing usable at all. The journal knows of every request before it leaves.
 """
 
 import asyncio
-import ipaddress
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 
-from nativealign_workloads.engines.billing import estimated_message_tokens
 from nativealign_workloads.engines.budget import Budget, BudgetExhausted
-from nativealign_workloads.engines.pacing import Backoff, Clock, Pace, Sleep, retry_after_seconds
-from nativealign_workloads.engines.protocol import FinishReason, Reply, Request
-from nativealign_workloads.errors import ConfigError, PermissionDenied, StepError, UnavailableError
+from nativealign_workloads.engines.journal import Intent, Journal, Settlement, key_of
+from nativealign_workloads.engines.openai_endpoint import REQUEST_ID, Bill, Endpoint, NothingUsable, Rejected, estimated_tokens
+from nativealign_workloads.engines.pacing import Backoff, Clock, Pace, Sleep
+from nativealign_workloads.engines.protocol import Reply, Request
+from nativealign_workloads.errors import StepError, UnavailableError
 
-MODERATED = {"content_filter", "content_policy_violation"}
-"""Error codes of endpoints whose moderation refuses a prompt."""
-_FINISH: dict[str, FinishReason] = {"length": "Length", "content_filter": "Refusal"}
+WINDOW = 4
+"""Requests between the wish and the durable answer, over those that may be at the endpoint: writing the journal idles no slot."""
+GIVE_UP_SECONDS = 10.0
+"""How long an interrupted engine waits for answers that are under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,78 +35,70 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     attempts: int = 6
-    timeout_seconds: float = 120.0
-
-
-class _NothingUsable(Exception):
-    """An attempt failed in a way that another attempt may mend."""
-
-    def __init__(self, problem: str, retry_after: float | None = None) -> None:
-        super().__init__(problem)
-        self.retry_after = retry_after
-
-
-class _Rejected(Exception):
-    """The endpoint refuses this one request for good, e.g. a prompt that is too long; `refusal` where its moderation does."""
-
-    def __init__(self, problem: str, *, refusal: bool = False) -> None:
-        super().__init__(problem)
-        self.refusal = refusal
-
-
-@dataclass
-class _Bill:
-    """What one request has cost over all its attempts: answers that were unusable are billed too."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 class OpenAIEngine:
-    """Fixed temperature and seed. Proxies of the environment are honoured, but never for a loopback address."""
+    """Asks each request by itself, many at a time."""
 
     def __init__(
         self,
-        endpoint: str,
-        model: str,
-        api_key: str | None,
+        endpoint: Endpoint,
+        journal: Journal,
         limits: Limits = Limits(),
         budget: Budget | None = None,
         *,
-        temperature: float = 0.0,
-        seed: int = 0,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._endpoint, self._model, self._seed, self._limits = endpoint, model, seed, limits
-        self._api_key, self._temperature = api_key or "", temperature
-        self.budget = budget or Budget()
-        self.unclaimed: list[Reply] = []
-        self._sleep, self._backoff = sleep, Backoff(seed=seed)
+        self._endpoint, self._journal, self._limits = endpoint, journal, limits
+        self._budget = budget or Budget()
+        self._sleep, self._backoff = sleep, Backoff(seed=endpoint.seed)
         self._requests_pace = Pace(limits.requests_per_minute, clock, sleep)
         self._tokens_pace = Pace(limits.tokens_per_minute, clock, sleep)
+        self._window = asyncio.Semaphore(limits.concurrency * WINDOW)
+        self._slots = asyncio.Semaphore(limits.concurrency)
         self._settled = asyncio.Condition()
+        self._calls: set[_Call] = set()
+        self._client = endpoint.asynchronous_client()
         self._loop = asyncio.new_event_loop()
-        self._client = _client(endpoint, self._api_key, limits)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai", daemon=True)
+        self._thread.start()
 
     @property
     def name(self) -> str:
-        return f"openai:{self._model}"
+        return f"openai:{self._endpoint.model}"
+
+    @property
+    def wave(self) -> int:
+        return max(256, self._limits.concurrency)
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in the order of the requests.
+        """Replies in the order of the requests; what the journal knows is not asked.
 
-        Where it raises, `unclaimed` has the answers that were paid for until then. Raises PermissionDenied `ExpertUnauthorized`
-        (401, 403), ConfigError `ModelNotFound` (404) and `QuotaExhausted`, BudgetExhausted (after requests under way have ended),
-        and UnavailableError `ExpertUnavailable` when no request of the batch got anything usable.
+        Raises PermissionDenied `ExpertUnauthorized` (401, 403), ConfigError `ModelNotFound` (404) and `QuotaExhausted`,
+        BudgetExhausted (after requests under way have ended), and UnavailableError `ExpertUnavailable` when no request of the call
+        got anything usable. The answers that came before are in the journal.
         """
-        return self._loop.run_until_complete(self._generate(requests))
+        known = self._journal.replies
+        unknown = [request for request in requests if key_of(request) not in known]
+        asked = asyncio.run_coroutine_threadsafe(self._generate(unknown), self._loop).result()
+        fresh = {key_of(request): reply for request, reply in zip(unknown, asked, strict=True)}
+        return [fresh.get(key_of(request)) or known[key_of(request)] for request in requests]
+
+    def interrupt(self, error: StepError) -> None:
+        self._loop.call_soon_threadsafe(self._interrupt, error)
 
     def close(self) -> None:
-        if not self._loop.is_closed():
-            self._loop.run_until_complete(self._shut_down())
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
             self._loop.close()
+
+    def _interrupt(self, error: StepError) -> None:
+        for call in self._calls:
+            call.stop(error, now=False)
+            self._loop.call_later(GIVE_UP_SECONDS, call.cancel)
 
     async def _shut_down(self) -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}  # there are some after an interrupt
@@ -115,129 +108,114 @@ class OpenAIEngine:
         await self._client.close()
 
     async def _generate(self, requests: Sequence[Request]) -> list[Reply]:
-        batch = _Batch(min(len(requests), self._limits.concurrency))
-        gate = asyncio.Semaphore(self._limits.concurrency)
-        batch.tasks = [asyncio.create_task(self._answer(request, batch, gate)) for request in requests]
-        results = await asyncio.gather(*batch.tasks, return_exceptions=True)
-        replies = [result for result in results if isinstance(result, Reply)]
-        if batch.stopped_by is not None:
-            self.unclaimed = [reply for reply in replies if reply.finish_reason != "Error"]
-            raise batch.stopped_by
+        call = _Call(min(len(requests), self._limits.concurrency))
+        self._calls.add(call)
+        call.tasks = [asyncio.create_task(self._answer(request, call)) for request in requests]
+        results = await asyncio.gather(*call.tasks, return_exceptions=True)
+        self._calls.discard(call)
+        if call.stopped_by is not None:
+            raise call.stopped_by
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return replies
+        return [result for result in results if isinstance(result, Reply)]
 
-    async def _answer(self, request: Request, batch: "_Batch", gate: asyncio.Semaphore) -> Reply:
-        bill = _Bill()
-        async with gate:
+    async def _answer(self, request: Request, call: "_Call") -> Reply:
+        bill = Bill()
+        async with self._window:
             try:
-                reply = await self._attempts(request, batch, bill)
-                batch.usable = True
-            except _Rejected as error:
-                batch.usable = True
-                return self._failed(request, str(error), bill, "Refusal" if error.refusal else "Error")
-            except _NothingUsable as error:
-                batch.give_up(self._endpoint, str(error))
-                return self._failed(request, str(error), bill)
+                reply = await self._attempts(request, call, bill)
+                call.usable = True
+                return reply
+            except Rejected as error:
+                call.usable = True
+                return self._endpoint.no_reply(request.id, str(error), bill, "Refusal" if error.refusal else "Error")
+            except NothingUsable as error:
+                call.give_up(self._endpoint.url, str(error))
+                return self._endpoint.no_reply(request.id, str(error), bill)
             except StepError as error:
-                batch.stop(error)
+                call.stop(error, now=not isinstance(error, BudgetExhausted))
                 raise
-            return reply
+            finally:
+                await self._book(bill, bill.reserved)  # the answer is lost
 
-    async def _attempts(self, request: Request, batch: "_Batch", bill: _Bill) -> Reply:
+    async def _attempts(self, request: Request, call: "_Call", bill: Bill) -> Reply:
+        intent = await self._intend(request, call, bill)
+        async with self._slots:  # also between attempts: who fails slows down
+            settlement, reply = await self._until_usable(request, call, bill, intent)
+        await self._settle(settlement, bill)
+        return reply
+
+    async def _until_usable(self, request: Request, call: "_Call", bill: Bill, intent: Intent) -> tuple[Settlement, Reply]:
         for failed in range(1, self._limits.attempts + 1):
-            if batch.stopped_by is not None:
-                raise batch.stopped_by
             try:
-                return await self._attempt(request, bill)
-            except _NothingUsable as error:
+                return await self._ask(request, call, bill, intent)
+            except NothingUsable as error:
                 if failed == self._limits.attempts:
-                    raise _NothingUsable(f"{error} (after {failed} attempts)") from error
+                    raise NothingUsable(f"{error} (after {failed} attempts)") from error
                 wait = self._backoff.wait(failed, error.retry_after)
                 if error.retry_after is not None:
                     self._requests_pace.hold(wait)
                 await self._sleep(wait)
+                intent = await self._intend(request, call, bill)
         raise AssertionError("attempts is at least 1")
 
-    async def _attempt(self, request: Request, bill: _Bill) -> Reply:
-        estimate, used = estimated_tokens(request), 0
+    async def _intend(self, request: Request, call: "_Call", bill: Bill) -> Intent:
+        """Waits for its part of the budget, its turn, and until the intent is durable."""
+        call.check()
+        highest = estimated_tokens(request)
         async with self._settled:  # what is under way may turn out cheaper than reserved
-            await self._settled.wait_for(lambda: self.budget.fits(estimate) or not self.budget.under_way)
-            self.budget.reserve(estimate)
+            await self._settled.wait_for(lambda: self._budget.fits(highest) or not self._budget.under_way)
+            self._budget.reserve(highest)
+        bill.reserved = highest
+        await self._requests_pace.take(1)
+        await self._tokens_pace.take(highest)
+        return await self._journal.intend(request, highest)
+
+    async def _ask(self, request: Request, call: "_Call", bill: Bill, intent: Intent) -> tuple[Settlement, Reply]:
+        """One attempt. Where it raises, its intent is settled or its answer lost."""
+        sent = 0
         try:
-            await self._requests_pace.take(1)
-            await self._tokens_pace.take(estimate)
+            call.check()
+            sent = 1
             bill.requests += 1
-            completion = await self._send(request)
-            usage = [_count(getattr(completion, "usage", None), field) for field in ("prompt_tokens", "completion_tokens")]
-            used = sum(usage) or estimate
-            bill.prompt_tokens, bill.completion_tokens = bill.prompt_tokens + usage[0], bill.completion_tokens + usage[1]
-            return self._reply(request, completion, bill)
-        finally:
-            self.budget.settle(estimate, used)
-            self._tokens_pace.give_back(estimate - used)
+            completion = await self._send(request, intent)
+        except (StepError, NothingUsable, Rejected) as error:
+            if isinstance(error, NothingUsable) and error.lost:
+                await self._book(bill, intent.tokens)
+            else:
+                await self._settle(Settlement(intent, sent), bill)
+            raise
+        used, answer = bill.add(completion, intent.tokens)
+        try:
+            reply = self._endpoint.reply(request.id, completion, bill)
+        except NothingUsable:
+            await self._settle(Settlement(intent, 1, used, answer), bill)
+            raise
+        return Settlement(intent, 1, used, answer, reply), reply
+
+    async def _settle(self, settlement: Settlement, bill: Bill) -> None:
+        await self._book(bill, settlement.tokens)
+        await self._journal.settle(settlement)
+
+    async def _book(self, bill: Bill, used: int) -> None:
+        """Puts what was used in the place of what was reserved."""
+        reserved, bill.reserved = bill.reserved, 0
+        if reserved:
+            self._budget.settle(reserved, used)
+            self._tokens_pace.give_back(reserved - used)
             async with self._settled:
                 self._settled.notify_all()
 
-    async def _send(self, request: Request) -> Any:
+    async def _send(self, request: Request, intent: Intent) -> Any:
         try:
-            return await self._client.chat.completions.create(
-                model=self._model,
-                messages=request.messages,  # type: ignore[arg-type]
-                max_tokens=request.max_tokens,
-                temperature=self._temperature,
-                seed=self._seed + request.attempt,
-            )
-        except openai.APIStatusError as error:
-            raise self._status_problem(error) from error
-        except openai.APITimeoutError as error:
-            raise _NothingUsable(f"no answer within {self._limits.timeout_seconds:g} s") from error
-        except openai.APIConnectionError as error:
-            raise _NothingUsable(f"connection failed: {self._redacted(error.__cause__ or error)}") from error
+            return await self._client.chat.completions.create(**self._endpoint.body(request), extra_headers={REQUEST_ID: intent.id})
         except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON is a ValueError
-            raise _NothingUsable(f"unreadable reply: {self._redacted(error)}") from error
-
-    def _status_problem(self, error: openai.APIStatusError) -> Exception:
-        status, message = error.status_code, self._redacted(error.message)
-        if status in (401, 403):
-            return PermissionDenied("ExpertUnauthorized", f"{self._endpoint}: {message}", "check the key in the secret")
-        if status == 404:
-            return ConfigError(
-                "ModelNotFound", f"{self._endpoint} has no model {self._model!r}: {message}", "check model and endpoint"
-            )
-        if status == 429 and error.code == "insufficient_quota":
-            return ConfigError("QuotaExhausted", f"{self._endpoint} refuses: {message}", "the account's own quota is used up")
-        if status in (408, 409, 429) or status >= 500:
-            return _NothingUsable(message, retry_after_seconds(error.response.headers))
-        return _Rejected(message, refusal=error.code in MODERATED)
-
-    def _reply(self, request: Request, completion: Any, bill: _Bill) -> Reply:
-        try:
-            choice = completion.choices[0]
-            text = (choice.message.content or "").strip()
-            finish: FinishReason = _FINISH.get(choice.finish_reason, "Stop")
-            if choice.message.refusal:
-                finish = "Refusal"
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise _NothingUsable("unreadable reply: no choices[0].message") from error
-        if not text and finish == "Stop":
-            raise _NothingUsable("empty reply")
-        model = _text(completion.model) or self._model
-        return Reply(request.id, text, finish, bill.prompt_tokens, bill.completion_tokens, model, requests=bill.requests)
-
-    def _failed(self, request: Request, problem: str, bill: _Bill, reason: FinishReason = "Error") -> Reply:
-        return Reply(
-            request.id, "", reason, bill.prompt_tokens, bill.completion_tokens, self._model, problem, requests=bill.requests
-        )
-
-    def _redacted(self, problem: object) -> str:
-        text = str(problem).replace(self._api_key, "***") if self._api_key else str(problem)
-        return " ".join(text.split())[:300]
+            raise self._endpoint.problem(error) from error
 
 
-class _Batch:
-    """What the requests of one batch know of each other."""
+class _Call:
+    """What the requests of one call know of each other."""
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -246,14 +224,21 @@ class _Batch:
         self.stopped_by: StepError | None = None
         self.tasks: list[asyncio.Task[Reply]] = []
 
-    def stop(self, error: StepError) -> None:
-        """Nothing new starts. Only a spent budget lets what is under way end, because it is paid for."""
+    def check(self) -> None:
+        """Raises what has stopped the call."""
         if self.stopped_by is not None:
-            return
-        self.stopped_by = error
-        if not isinstance(error, BudgetExhausted):
-            for task in self.tasks:
-                task.cancel()
+            raise self.stopped_by
+
+    def stop(self, error: StepError, *, now: bool) -> None:
+        """Nothing new starts; what is under way, which is paid for, ends unless `now`."""
+        if self.stopped_by is None:
+            self.stopped_by = error
+            if now:
+                self.cancel()
+
+    def cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel()
 
     def give_up(self, endpoint: str, problem: str) -> None:
         """A request is out of attempts. When a whole width of them is and none ever succeeded, the endpoint is as good as down."""
@@ -264,40 +249,6 @@ class _Batch:
                     "ExpertUnavailable",
                     f"{endpoint} gave nothing usable to {self._given_up} requests; the last: {problem}",
                     "check that the endpoint is up and speaks the chat completions protocol",
-                )
+                ),
+                now=True,
             )
-
-
-def estimated_tokens(request: Request) -> int:
-    """Upper-side estimate of prompt and answer, which may be as long as it is allowed to."""
-    return sum(estimated_message_tokens(m["content"]) for m in request.messages) + request.max_tokens
-
-
-def _client(endpoint: str, api_key: str, limits: Limits) -> openai.AsyncOpenAI:
-    """Retries are ours, and nothing but what the job says goes out: the library would else send OPENAI_API_KEY and its kin."""
-    client = openai.AsyncOpenAI(
-        base_url=endpoint,
-        api_key=api_key or "none",
-        timeout=limits.timeout_seconds,
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=not _is_loopback(endpoint)),
-    )
-    client.organization = client.project = None
-    return client
-
-
-def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _count(usage: object, field: str) -> int:
-    value = getattr(usage, field, None)
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from nativealign_workloads.errors import StepError
+
 FinishReason = Literal["Stop", "Length", "Refusal", "Error"]
 
 
@@ -53,8 +55,13 @@ class Engine(Protocol):
         """One reply per request, in the order of the requests. A bad request gives an `Error` reply; only what stops all raises."""
         ...
 
-    def settle(self) -> None:
-        """Called when a durable record holds all answers so far; an engine whose answers cost money forgets its own copies."""
+    @property
+    def wave(self) -> int:
+        """Requests that one call should have at least, so that batches are full and no slot is empty."""
+        ...
+
+    def interrupt(self, error: StepError) -> None:
+        """Called from another thread: nothing more begins, calls under way raise `error`."""
         ...
 
     def close(self) -> None:

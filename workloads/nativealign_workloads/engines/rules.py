@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from nativealign_workloads.conduct.model import Conduct
 from nativealign_workloads.engines.protocol import Reply, Request
+from nativealign_workloads.errors import StepError
 from nativealign_workloads.text.boilerplate import strip_advertisements
 from nativealign_workloads.text.fold import TATWEEL
 from nativealign_workloads.text.personal import EMAIL, URL, find_emails, find_phones, replace_spans
@@ -50,8 +51,12 @@ class RulesEngine:
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         return [Reply(r.id, polish(r.text, self._conduct), "Stop", 0, 0, MODEL) for r in requests]
 
-    def settle(self) -> None:
-        """Its answers cost nothing."""
+    @property
+    def wave(self) -> int:
+        return 256
+
+    def interrupt(self, error: StepError) -> None:
+        """It never takes long."""
 
     def close(self) -> None:
         pass

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 
+WAVE_BATCHES = 8
+"""Of the batches of one call the last is not full, and the more there are the more alike are the lengths in each."""
+
 REPETITION_PENALTY = 0.2
 """Added to the penalty of 1 (Keskar et al. 2019) for each further attempt, since a greedy engine would only repeat itself."""
 
@@ -45,6 +48,7 @@ class TransformersEngine:
 
         self._device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self._batch_size, self._model_dir = batch_size, model_dir
+        self._interrupted: StepError | None = None
         self._model, self._tokenizer = _load(model_dir, self._device, precision)
         self._ends = _end_ids(self._model, self._tokenizer)
         self._pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else next(iter(self._ends), 0)
@@ -66,12 +70,18 @@ class TransformersEngine:
             _Job(i, prompts[i], min(requests[i].max_tokens, self._context - len(prompts[i])), requests[i].attempt) for i in fitting
         ]
         for batch in _batches(jobs, self._context, self._batch_size):
+            if self._interrupted:
+                raise self._interrupted
             for job, generated in zip(batch, self._run(batch), strict=True):
                 replies[job.index] = self._reply(requests[job.index], len(job.prompt), generated)
         return [replies[i] for i in range(len(requests))]
 
-    def settle(self) -> None:
-        """Its answers cost nothing."""
+    @property
+    def wave(self) -> int:
+        return self._batch_size * WAVE_BATCHES
+
+    def interrupt(self, error: StepError) -> None:
+        self._interrupted = error
 
     def close(self) -> None:
         self._model = None

@@ -10,11 +10,12 @@ from typing import Any
 
 from nativealign_api.common import OpenAIEngine, TransformersEngine
 from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
-from nativealign_workloads.align.assess import JUDGE_SLICE, draw
-from nativealign_workloads.align.chunks import kept_answers, open_endpoint
+from nativealign_workloads.align.assess import draw
+from nativealign_workloads.align.chunks import answers_prefix, clear_answers, open_endpoint, open_journal
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import usage
+from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest
 from nativealign_workloads.evaluate.pinned import bring
 from nativealign_workloads.evaluate.run import evaluate_model, read_rows
@@ -35,17 +36,17 @@ def evaluate(context: Context) -> Json:
     benchmarks = context.job.read("benchmarks", list[Benchmark]) or []
     requests, data = bring(context, benchmarks, _pinned_files(context)) if benchmarks else ([], context.scratch)
     model = model_folder(context, ROLES[context.index])
-    rows, spent = _answer(context, model, requests, data), usage([])
+    journal = open_journal(context, "judge")
+    rows = _answer(context, model, requests, data, journal)
     for name, path in rows.items():
         part = shard.part(name)
         for row in read_rows(path):
             part.add(row)
-            spent = usage([spent, row]) if "judgement" in row else spent
     counts = {name: shard.part(name).rows for name in rows}
     if "heldOut" in context.job.inputs:
         counts[BITS] = _held_out(context, shard, model)
-    shard.commit(items=counts, usage=spent)
-    kept_answers(context).clear()
+    shard.commit(items=counts, usage=journal.usage())
+    clear_answers(context)
     return {"counts": counts}
 
 
@@ -53,13 +54,13 @@ def _pinned_files(context: Context) -> Json:
     return read_json(context.store, f"{context.job.inputs['data']}/listing.json")
 
 
-def _answer(context: Context, model: Path, requests: list[BenchmarkRequest], data: Path) -> dict[str, Path]:
+def _answer(context: Context, model: Path, requests: list[BenchmarkRequest], data: Path, journal: Journal) -> dict[str, Path]:
     """Per-item rows of each benchmark; what an earlier attempt finished is adopted, what is finished now is kept for the next."""
     if not requests:
         return {}
     answers = context.scratch / "answers"
     answers.mkdir()
-    kept = f"{context.phase_prefix}/segments/{context.index:05d}"
+    kept = f"{answers_prefix(context)}/benchmarks"
     for info in context.store.list(f"{kept}/"):
         context.store.download(info.key, answers / Path(info.key).name)
     engine = context.job.require("engine", TransformersEngine)
@@ -71,7 +72,7 @@ def _answer(context: Context, model: Path, requests: list[BenchmarkRequest], dat
         batch_size=engine.batch_size,
         device=context.device,
         precision=engine.precision,
-        judge=_judge(context),
+        judge=_judge(context, journal),
         on_progress=partial(_on_progress, context, answers, kept),
     )
 
@@ -92,13 +93,13 @@ def _keep(context: Context, prefix: str, path: Path) -> None:
         return
 
 
-def _judge(context: Context) -> Any:
+def _judge(context: Context, journal: Journal) -> Any:
     spec = context.job.read("judge", OpenAIEngine)
     if spec is None:
         return None
     from nativealign_workloads.evaluate.judging import judge_with
 
-    return partial(judge_with, open_endpoint(context, spec, "judge", {}, JUDGE_SLICE))
+    return partial(judge_with, open_endpoint(context, spec, "judge", journal))
 
 
 def _held_out(context: Context, shard: ShardCommit, model: Path) -> int:

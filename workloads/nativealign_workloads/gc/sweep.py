@@ -1,7 +1,7 @@
 """What may go from a store: digests that no job names, and what failed attempts left in those that are committed.
 
     inputs/<digest>/…, steps/<step>/<digest>/…   all of it, where nothing names the digest and nothing in it is young
-    steps/<step>/<digest>/<phase>/segments|answers/…, parts that no record names     where the digest is committed
+    steps/<step>/<digest>/<phase>/answers/…, parts that no record names     where the digest is committed
     self-test/…                                   where it is old
 
 A digest is named by a job, or by the manifest of a digest that is named. Named and not committed: left alone whatever its age.
@@ -24,7 +24,7 @@ from nativealign_workloads.store import NotFound, ObjectInfo, ObjectStore
 MANIFEST = "manifest.json"
 FOLDER = re.compile(r"(?:inputs|steps/[a-z-]+)/([0-9a-f]{32})(?=/)")
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-LEFT = re.compile(r"/(?:segments|answers)/\d{5}/|-\d{5}-[0-9A-Za-z-]+\.[^/]+$")
+LEFT = re.compile(r"/answers/\d{5}/|-\d{5}-[0-9A-Za-z-]+\.[^/]+$")
 """Progress inside a shard, or the end of a part's key: shard, writer, suffix."""
 SELF_TEST = "self-test/"
 BATCH, THREADS = 64, 16
@@ -123,7 +123,7 @@ def look(store: ObjectStore, named: Set[str], before: float) -> Found:
 
 
 def leftovers(store: ObjectStore, folder: Folder, before: float) -> list[Waste]:
-    """What led to a committed step and is named by no record: segments and answers, and the parts of writers that lost or died."""
+    """What led to a committed step and is named by no record: answers, and the parts of writers that lost or died."""
     infos = list(store.list(f"{folder.prefix}/"))
     spare = [info for info in infos if info.modified < before and _may_be_left(info.key)]
     if spare:

@@ -83,14 +83,23 @@ def invented_names(before: str, after: str) -> float:
     return _missing_names(after, before, _written_as_names(after))
 
 
+def names_found(text: str, other: str) -> list[bool]:
+    """For each name of the text, whether the other text has it."""
+    return _found_names(text, other, latin_names(text))
+
+
 def _missing_names(text: str, other: str, latin: Sequence[str]) -> float:
+    found = _found_names(text, other, latin)
+    return found.count(False) / len(found) if found else 0.0
+
+
+def _found_names(text: str, other: str, latin: Sequence[str]) -> list[bool]:
     there = places(other)
     found = [name in there for name in places(text)]
     forms = {form for word in folded_words(other) for form in word_forms(word)}
     found += [not forms.isdisjoint(word_forms(name)) for name in persons(text)]
     words = set(latin_words(other))
-    found += [name in words for name in latin]
-    return found.count(False) / len(found) if found else 0.0
+    return found + [name in words for name in latin]
 
 
 def content_words(text: str) -> list[str]:

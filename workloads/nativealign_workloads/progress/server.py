@@ -6,6 +6,7 @@ Only where the pod's address is known: a laptop reads the file itself. A server 
 import json
 import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_INET6
@@ -36,8 +37,9 @@ def serve(progress: Path, address: str) -> None:
             self.send_response(200)
             self.send_header("Content-Type", form)
             self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # the scraper may have had enough
+                self.end_headers()
+                self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
             """Nobody wants a line for every scrape."""

@@ -47,7 +47,9 @@ def gates(job: Job) -> list[Json]:
     found = []
     for gate in job.facts("assess").get("gates", []):
         name, side = wording.GATES.get(gate["gate"], (gate["gate"], "limit"))
-        told = f"{name} {wording.number(gate['value'])} %, {side} {wording.number(gate['limit'])} %"
+        unit = " %" if gate["gate"].endswith("Percent") else ""
+        value = "not measured" if gate["value"] is None else f"{wording.number(gate['value'])}{unit}"
+        told = f"{name} {value}, {side} {wording.number(gate['limit'])}{unit}"
         found.append(
             {"name": gate["gate"], "text": told, "passed": gate["passed"], "verdict": "Pass" if gate["passed"] else "Fail"}
         )
@@ -132,7 +134,11 @@ def worker(job: Job) -> Json | None:
         return None
     base = (job.spec.get("worker") or {}).get("base") or {}
     chart = figures.line_chart([(p[0], p[1]) for p in facts["curve"]], "Loss of the worker", "loss") if facts.get("curve") else None
-    return facts | {"base": base.get("uri") or "a new model that the spec configures", "chart": chart}
+    held_out = facts.get("heldOutCurve") or []
+    below = figures.line_chart([(p[0], p[1]) for p in held_out], "Loss on held-out pairs", "loss") if len(held_out) > 1 else None
+    lowest = min(held_out, key=lambda point: point[1]) if held_out else None
+    shown = {"base": base.get("uri") or "a new model that the spec configures", "chart": chart, "heldOutChart": below}
+    return facts | shown | {"lowest": lowest, "last": held_out[-1] if held_out else None}
 
 
 def rewriting(job: Job) -> Json | None:
@@ -204,12 +210,19 @@ def measures(job: Job) -> list[Json]:
     if found is None:
         return []
     asked = job.spec.get("assess") or {}
-    cards = [_single(name, found[name]) for name in ("changed", "numbersKept", "lengthRatio") if name in found]
-    cards += [_pair(name, found, f"spec.assess.{name}Model is not set" if not asked.get(f"{name}Model") else "") for name in PAIRS]
+    cards = [_single(name, found[name]) for name in ("changed", "numbersKept", "namesKept", "lengthRatio") if name in found]
+    effects = job.facts("assess").get("effects", {})
+    for name in PAIRS:
+        card = _pair(name, found, f"spec.assess.{name}Model is not set" if not asked.get(f"{name}Model") else "")
+        cards.append(card | {"told": wording.effect(name, effects[name])} if effects.get(name) else card)
     judged = sorted(name for name in found if name.startswith("judge"))
     if not judged:
         return [*cards, {"name": "Judge", "words": "Five aspects, 1 to 10.", "missing": "spec.assess.judge is not set"}]
-    return cards + [_single(name, found[name]) for name in judged]
+    agreement = job.facts("assess").get("agreement", {})
+    for name in judged:
+        told = {"told": wording.agreement(agreement[name])} if agreement.get(name) else {}
+        cards.append(_single(name, found[name]) | told)
+    return cards
 
 
 def _single(name: str, summary: Json) -> Json:

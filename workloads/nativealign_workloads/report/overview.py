@@ -9,6 +9,7 @@ import yaml
 
 from nativealign_api.plan import step_prefix
 from nativealign_api.status import JobStatus, StepStatus
+from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.report import wording
 from nativealign_workloads.report.gather import Job
 
@@ -93,17 +94,19 @@ def _how(job: Job, step: StepStatus) -> str:
 
 def cost(job: Job) -> Json:
     """Seconds of each step in this run, and what the engines were asked."""
-    steps = [
+    steps: list[Json] = [
         {"name": step.name, "seconds": step.seconds, "reused": step.reused, "usage": job.facts(step.name).get("usage")}
         for step in job.status.steps
     ]
+    asked = [step["usage"] for step in steps if step["usage"]]
     spent = job.status.cost
     return {
         "steps": steps,
         "seconds": spent.step_seconds,
         "longest": max((step["seconds"] or 0 for step in steps), default=0),
         "accelerator": spent.accelerator_seconds,
-        "engines": any(step["usage"] for step in steps),
+        "engines": bool(asked),
+        "unsettled": usage(asked),
         "money": _money(job),
     }
 

@@ -1,6 +1,7 @@
 """Numbers and names in plain words. Used by the views and, as filters, by the templates."""
 
 import math
+from typing import Any
 
 from nativealign_api.status import duration
 
@@ -44,6 +45,10 @@ MEASURES = {
         "Numbers kept",
         "Share of a document's numbers that its rewriting still has; what the code of conduct removes does not count.",
     ),
+    "namesKept": (
+        "Names kept",
+        "Share of a document's places, persons and names in Latin letters that its rewriting still has.",
+    ),
     "lengthRatio": ("Length ratio", "Letters after rewriting over letters before."),
     "perplexity": ("Perplexity", "Of the model named in spec.assess.perplexityModel; lower means more predictable text."),
     "toxicity": ("Toxicity", "Probability of the toxic labels of the classifier in spec.assess.toxicityModel."),
@@ -57,6 +62,9 @@ GATES = {
     "maxFallbackPercent": ("chunks that kept their original", "at most"),
     "maxDroppedPercent": ("chunks dropped", "at most"),
     "minNumberPreservationPercent": ("numbers kept", "at least"),
+    "minNamePreservationPercent": ("names kept", "at least"),
+    "maxToxicityPercent": ("mean toxicity after rewriting", "at most"),
+    "minJudgeScore": ("mean score of the judge", "at least"),
 }
 METRICS = {
     "accuracy": "accuracy",
@@ -75,6 +83,31 @@ VIEWS = {
     "harmlessness": "harmlessness",
     "helpfulness": "helpfulness",
 }
+
+
+def effect(name: str, found: dict[str, Any]) -> str:
+    """What rewriting did to a measure, with its size and certainty."""
+    change = found["difference"]
+    mean, low, high = (math.exp(change[side]) if name == "perplexity" else change[side] for side in ("mean", "low", "high"))
+    what = "Ratio of the geometric means" if name == "perplexity" else "Mean difference"
+    d = found["d"]
+    size = f"; Cohen's d {number(d['value'])} ({number(d['low'])} to {number(d['high'])})" if d["value"] is not None else ""
+    shares = f"lower in {percent(found['lower'], 1)}, higher in {percent(found['higher'], 1)} of {count(found['pairs'])} documents"
+    return f"{what} {number(mean)} ({number(low)} to {number(high)}){size}; {shares}."
+
+
+def agreement(found: dict[str, Any]) -> str:
+    """How well a judge agrees with itself when the two texts change places."""
+    kappa = found["kappa"]
+    told = (
+        "no score varies"
+        if kappa["value"] is None
+        else f"{number(kappa['value'])} ({number(kappa['low'])} to {number(kappa['high'])})"
+    )
+    return (
+        f"Asked in both orders: weighted kappa {told}; {percent(found['within1'], 1)} of {count(found['pairs'])} documents at most "
+        f"1 apart; with the rewriting first {number(found['difference'])} higher."
+    )
 
 
 def count(value: float | None) -> str:

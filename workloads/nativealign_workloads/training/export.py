@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from nativealign_workloads.errors import StepError
 from nativealign_workloads.model_files import TOKENIZER_FILES
 from nativealign_workloads.training import deepspeed_env, ranks
-from nativealign_workloads.training.model import read_json
+from nativealign_workloads.training.model import merged, read_json
+from nativealign_workloads.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,7 @@ TOLERANCE = {"Float32": 1e-4, "BFloat16": 5e-2}
 """Largest difference of logits after reloading, relative to the largest logit; kernels differ between devices."""
 
 
-def export(engine: "DeepSpeedEngine", base: Path, probe: "torch.Tensor", precision: str, folder: Path) -> Path:
+def export(engine: "DeepSpeedEngine", base: Path, probe: "torch.Tensor", settings: TrainingSettings, folder: Path) -> Path:
     """Write the model of `engine` to `folder` with the tokenizer of `base`, and return it.
 
     `probe` (1, n) int64 token ids: the folder appears only after the reloaded model gave the same logits on them.
@@ -29,8 +30,8 @@ def export(engine: "DeepSpeedEngine", base: Path, probe: "torch.Tensor", precisi
     if deepspeed_env.rank() == 0:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        _write(engine.module, state, base, partial)
-        _compare(partial, probe, logits, precision)
+        _write(engine.module, state, base, settings, partial)
+        _compare(partial, probe, logits, settings.precision)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     ranks.barrier()
@@ -64,7 +65,9 @@ def _logits(engine: "DeepSpeedEngine", probe: "torch.Tensor") -> "torch.Tensor":
         return engine(input_ids=probe.to(engine.device), use_cache=False).logits.float().cpu()
 
 
-def _write(model: Any, state: "dict[str, torch.Tensor]", base: Path, folder: Path) -> None:
+def _write(model: Any, state: "dict[str, torch.Tensor]", base: Path, settings: TrainingSettings, folder: Path) -> None:
+    if settings.lora_rank:
+        model, state = model.get_base_model(), merged(state, settings.lora_alpha / settings.lora_rank)
     model.config.use_cache = read_json(base / "config.json").get("use_cache", True)
     model.save_pretrained(folder, state_dict=state)
     model.config.use_cache = False

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from nativealign_api.common import BaseModelSource, DeepSpeed, Optimizer, TinyModel
 from nativealign_workloads.context import Context
@@ -12,9 +13,17 @@ MODEL_TYPES = {"Llama": "llama", "Qwen3": "qwen3"}
 
 
 def settings_from(
-    optimizer: Optimizer, deepspeed: DeepSpeed, *, total_steps: int, global_batch: int, seed: int, every_steps: int, keep: int
+    optimizer: Optimizer,
+    deepspeed: DeepSpeed,
+    *,
+    total_steps: int,
+    global_batch: int,
+    seed: int,
+    every_steps: int,
+    keep: int,
+    **more: Any,
 ) -> TrainingSettings:
-    """The settings of a run."""
+    """The settings of a run; `more` are those that only one step has."""
     return TrainingSettings(
         total_steps=total_steps,
         global_batch_samples=global_batch,
@@ -33,6 +42,7 @@ def settings_from(
         micro_batch_samples=deepspeed.micro_batch,
         checkpoint_every_steps=every_steps,
         keep_checkpoints=keep,
+        **more,
     )
 
 

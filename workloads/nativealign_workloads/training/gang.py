@@ -15,6 +15,7 @@ from nativealign_workloads.context import Context, from_environment
 from nativealign_workloads.training.checkpoint import ObjectCheckpoints
 from nativealign_workloads.training.launch import launch, stop_flag
 from nativealign_workloads.training.loop import Samples, StepMetrics, train
+from nativealign_workloads.training.samples import Rows
 from nativealign_workloads.training.settings import TrainingSettings
 
 CURVE_POINTS = 400
@@ -48,8 +49,8 @@ def run_gang(context: Context, entry: str, run: Run) -> None:
     )
 
 
-def rank(path: str, samples: Callable[[Json], Samples]) -> None:
-    """What each rank runs."""
+def rank(path: str, samples: Callable[[Json], Samples], held_out: Callable[[Json], Rows | None] = lambda facts: None) -> None:
+    """What each rank runs; the functions get the run's arguments."""
     run = json.loads(Path(path).read_text())
     context = from_environment(os.environ, clean=False)
     settings = TrainingSettings(**run["settings"])
@@ -61,10 +62,12 @@ def rank(path: str, samples: Callable[[Json], Samples]) -> None:
         Path(run["folder"]),
         on_step=lambda metrics: _show(context, metrics, settings.total_steps),
         stop=stop_flag(),
+        held_out=held_out(run["arguments"]),
     )
     if os.environ.get("RANK", "0") == "0":
-        facts: dict[str, float] = {"steps": result.steps, "tokens": result.tokens, "labelTokens": result.label_tokens}
+        facts: Json = {"steps": result.steps, "tokens": result.tokens, "labelTokens": result.label_tokens}
         facts |= {"firstLoss": result.first_loss, "finalLoss": result.final_loss}
+        facts |= {"heldOutCurve": result.held_out} if result.held_out else {}
         Path(run["folder"], "result.json").write_text(json.dumps(facts))
 
 

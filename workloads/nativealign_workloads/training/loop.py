@@ -19,8 +19,9 @@ from nativealign_workloads.errors import DataError, StoppedError
 from nativealign_workloads.training import deepspeed_env, ranks, resume
 from nativealign_workloads.training.checkpoint import ObjectCheckpoints
 from nativealign_workloads.training.export import export
-from nativealign_workloads.training.model import load_model
+from nativealign_workloads.training.model import load_model, with_adapters
 from nativealign_workloads.training.packing import IGNORED, Sample
+from nativealign_workloads.training.samples import Rows
 from nativealign_workloads.training.schedule import learning_rate
 from nativealign_workloads.training.settings import BatchPlan, TrainingSettings, batch_plan
 
@@ -60,6 +61,8 @@ class TrainResult:
     label_tokens: int
     first_loss: float
     final_loss: float
+    held_out: list[tuple[int, float]]
+    """(step, loss per label on the held-out rows), in order."""
     model: Path
     metrics: Path
 
@@ -72,28 +75,31 @@ def train(
     folder: Path,
     on_step: Callable[[StepMetrics], None] = lambda metrics: None,
     stop: Callable[[], bool] = lambda: False,
+    held_out: Rows | None = None,
 ) -> TrainResult:
     """Train, going on from the newest sound checkpoint, and export to `folder`/model.
 
+    `held_out` is measured every `evaluate_every_steps` steps and at the end; see `settings.patience` for an end before that.
     `on_step` is called on rank 0 only. When `stop` says True on any rank, all save a checkpoint after the same step and
     raise StoppedError. A loss that is not finite is a DataError naming the step; its update is not applied.
     """
     plan = batch_plan(settings, deepspeed_env.world_size(), samples.sequence_length)
     engine = _engine(model_folder, settings, plan)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(engine, samples, settings, plan, checkpoints, folder)
+    run = _Run(engine, samples, settings, plan, checkpoints, folder, held_out)
     resumed = run.start()
-    while run.step < settings.total_steps:
+    while not run.ended():
         if ranks.total(stop())[0]:
             run.save()
             raise StoppedError("Stopped", f"asked to stop; {run.step} of {settings.total_steps} steps are saved")
         metrics = run.advance()
         if deepspeed_env.rank() == 0:
             on_step(metrics)
-        if run.step % settings.checkpoint_every_steps == 0 and run.step < settings.total_steps:
+        run.measure()
+        if run.step % settings.checkpoint_every_steps == 0 and not run.ended():
             run.save()
     probe = _tensor([samples.sample(0).input_ids], "cpu")
-    model = export(engine, model_folder, probe, settings.precision, folder / "model")
+    model = export(engine, model_folder, probe, settings, folder / "model")
     return ranks.broadcast(run.result(resumed, model))
 
 
@@ -108,7 +114,9 @@ class _Run:
         plan: BatchPlan,
         checkpoints: ObjectCheckpoints,
         folder: Path,
+        held_out: Rows | None,
     ) -> None:
+        self.held_out, self.measured = held_out, list[tuple[int, float]]()
         self.engine, self.samples, self.settings, self.plan = engine, samples, settings, plan
         self.checkpoints, self.scratch = checkpoints, folder / "checkpoints"
         self.metrics = folder / resume.METRICS
@@ -122,13 +130,53 @@ class _Run:
             shutil.rmtree(self.scratch, ignore_errors=True)
         self.step, state = resume.restore(self.engine, self.checkpoints, self.settings, self.metrics, self.scratch)
         self.tokens, self.label_tokens = state.get("tokens", 0), state.get("label_tokens", 0)
+        self.measured = [(step, loss) for step, loss in state.get("held_out", [])]
         self.saved = self.step
         return self.step
+
+    def ended(self) -> bool:
+        """Whether all steps are done, or the held-out loss has not fallen for so long that more would not help."""
+        return self.step >= self.settings.total_steps or stalled([loss for _, loss in self.measured], self.settings.patience)
+
+    def measure(self) -> None:
+        """Notes the held-out loss, where it is time for it."""
+        due = self.step % self.settings.evaluate_every_steps == 0 or self.step == self.settings.total_steps
+        if self.held_out and due:
+            self.measured.append((self.step, self._held_out_loss(self.held_out)))
+
+    def _held_out_loss(self, rows: Rows) -> float:
+        """Mean loss per label. Every rank makes the same number of passes, which partitioned weights need."""
+        import torch
+
+        self.engine.eval()
+        world, micro = self.plan.world_size, self.plan.micro
+        own, labels = 0.0, 0
+        with torch.no_grad():
+            for start in range(0, len(rows), world * micro):
+                first = start + deepspeed_env.rank() * micro
+                part = [rows.sample(row) for row in range(first, min(first + micro, len(rows)))]
+                labels += _counts(part)[0]
+                loss = self._loss(part or [rows.sample(0)], 1).item()
+                own += loss if part else 0.0
+        total, count = ranks.total(own, labels)
+        return total / count
+
+    def _loss(self, part: list[Sample], labels: int) -> "torch.Tensor":
+        """Sum of the losses over `labels`."""
+        device = self.engine.device
+        loss: torch.Tensor = self.engine(
+            input_ids=_tensor([sample.input_ids for sample in part], device),
+            position_ids=_tensor([sample.position_ids for sample in part], device),
+            labels=_tensor([sample.labels for sample in part], device),
+            num_items_in_batch=labels,
+            use_cache=False,
+        ).loss
+        return loss
 
     def save(self) -> None:
         if self.saved == self.step:
             return
-        state = {"tokens": self.tokens, "label_tokens": self.label_tokens}
+        state = {"tokens": self.tokens, "label_tokens": self.label_tokens, "held_out": self.measured}
         resume.save(self.engine, self.checkpoints, self.settings, self.step, state, self.metrics, self.scratch)
         self.saved = self.step
 
@@ -166,14 +214,7 @@ class _Run:
         own = 0.0
         for start in range(0, len(batch), self.plan.micro):
             part = batch[start : start + self.plan.micro]
-            device = self.engine.device
-            loss = self.engine(
-                input_ids=_tensor([sample.input_ids for sample in part], device),
-                position_ids=_tensor([sample.position_ids for sample in part], device),
-                labels=_tensor([sample.labels for sample in part], device),
-                num_items_in_batch=labels,
-                use_cache=False,
-            ).loss
+            loss = self._loss(part, labels)
             own += loss.item()
             # DeepSpeed averages gradients over ranks; the loss is already divided by all labels
             self.engine.backward(loss * self.plan.world_size, scale_wrt_gas=False)
@@ -209,7 +250,14 @@ class _Run:
         losses = [math.nan]
         if deepspeed_env.rank() == 0:
             losses = [json.loads(line)["loss"] for line in self.metrics.read_text().splitlines()]
-        return TrainResult(self.step, resumed, self.tokens, self.label_tokens, losses[0], losses[-1], model, self.metrics)
+        return TrainResult(
+            self.step, resumed, self.tokens, self.label_tokens, losses[0], losses[-1], self.measured, model, self.metrics
+        )
+
+
+def stalled(losses: list[float], patience: int | None) -> bool:
+    """Whether the last `patience` losses are all no lower than the lowest before them."""
+    return patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def _engine(model_folder: Path, settings: TrainingSettings, plan: BatchPlan) -> "DeepSpeedEngine":
@@ -220,6 +268,8 @@ def _engine(model_folder: Path, settings: TrainingSettings, plan: BatchPlan) -> 
     model = load_model(model_folder, settings.precision, config)
     if settings.activation_checkpointing:
         _checkpoint_activations(model, settings)
+    if settings.lora_rank:
+        model = with_adapters(model, settings.lora_rank, settings.lora_alpha, settings.seed)
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, settings.weight_decay),
         lr=settings.learning_rate,
@@ -232,10 +282,10 @@ def _engine(model_folder: Path, settings: TrainingSettings, plan: BatchPlan) -> 
 
 def _checkpoint_activations(model: Any, settings: TrainingSettings) -> None:
     """Recompute layers in the backward pass. Partitioned parameters have another shape then, which only the
-    re-entrant form tolerates; that one needs an input with a gradient."""
+    re-entrant form tolerates; that one, and weights that are frozen, need an input with a gradient."""
     reentrant = settings.zero_stage == 3
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
-    if reentrant:
+    if reentrant or settings.lora_rank:
         model.enable_input_require_grads()
 
 

@@ -14,6 +14,7 @@ from nativealign_workloads.model_files import check_model_folder
 from nativealign_workloads.training.deepspeed_env import prepare_imports
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -51,6 +52,29 @@ def load_model(folder: Path, precision: str, ds_config: Mapping[str, Any]) -> "P
         raise ConfigError("NotPartitioned", "ZeRO stage 3 left whole parameters on every rank")
     model.config.use_cache = False
     return model
+
+
+def with_adapters(model: "PreTrainedModel", rank: int, alpha: int, seed: int) -> Any:
+    """The model with LoRA adapters on all linear layers, of which only these can be trained; the same on every rank."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
+def merged(state: "Mapping[str, torch.Tensor]", scale: float) -> "dict[str, torch.Tensor]":
+    """The weights of a model with adapters as those of the model itself: W + scale * B A, computed in 32 bits."""
+    plain = {}
+    for name, tensor in state.items():
+        if ".lora_" not in name:
+            own = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+            adapter = name.replace(".base_layer.weight", ".lora_{}.default.weight")
+            if adapter != name:
+                up, down = (state[adapter.format(side)].float() for side in "BA")
+                tensor = (tensor.float() + scale * up @ down).to(tensor.dtype)
+            plain[own] = tensor
+    return plain
 
 
 def create_model(config: Mapping[str, Any], vocabulary: int, seed: int, folder: Path) -> Path:

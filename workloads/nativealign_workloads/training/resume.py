@@ -38,7 +38,8 @@ def save(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     ranks.barrier()
-    engine.save_checkpoint(str(scratch), tag=name, client_state=state, save_latest=False)
+    frozen = settings.lora_rank > 0
+    engine.save_checkpoint(str(scratch), tag=name, client_state=state, save_latest=False, exclude_frozen_parameters=frozen)
     if deepspeed_env.rank() == 0:
         shutil.copyfile(metrics, folder / METRICS)
     ranks.barrier()
@@ -67,7 +68,7 @@ def restore(
         folder = scratch / checkpoint.name
         if _fetch(checkpoints, checkpoint, folder):
             with contextlib.redirect_stdout(None):  # its 16-bit optimiser prints
-                _, state = engine.load_checkpoint(str(scratch), tag=checkpoint.name)
+                _, state = engine.load_checkpoint(str(scratch), tag=checkpoint.name, load_module_strict=not settings.lora_rank)
             if deepspeed_env.rank() == 0:
                 shutil.copyfile(folder / METRICS, metrics)
             ranks.barrier()

@@ -47,6 +47,13 @@ class TrainingSettings(BaseModel):
     """Samples per forward pass and rank; None takes the largest that divides and stays within 16,384 tokens."""
     checkpoint_every_steps: int = Field(default=500, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
+    lora_rank: int = Field(default=0, ge=0)
+    """Rank of the adapters that are trained; 0 trains all weights."""
+    lora_alpha: int = Field(default=32, gt=0)
+    evaluate_every_steps: int = Field(default=50, gt=0)
+    """Steps between two measurements of the held-out loss."""
+    patience: int | None = Field(default=None, gt=0)
+    """Measurements without a lower held-out loss after which the run ends."""
 
     @model_validator(mode="after")
     def _needs_master_weights(self) -> Self:

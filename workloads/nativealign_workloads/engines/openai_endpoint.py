@@ -1,0 +1,165 @@
+"""An endpoint of the OpenAI protocol: who it is, what it is asked, and what its answers and errors mean.
+
+Called by the engines for single requests (`openai_http`) and for batches of them (`openai_batch`).
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from openai.types.chat import ChatCompletion
+
+from nativealign_workloads.engines.billing import estimated_message_tokens
+from nativealign_workloads.engines.pacing import retry_after_seconds
+from nativealign_workloads.engines.protocol import FinishReason, Reply, Request
+from nativealign_workloads.errors import ConfigError, PermissionDenied
+
+MODERATED = {"content_filter", "content_policy_violation"}
+"""Error codes of endpoints whose moderation refuses a prompt."""
+_FINISH: dict[str, FinishReason] = {"length": "Length", "content_filter": "Refusal"}
+REQUEST_ID = "X-Client-Request-Id"
+"""Header for the intent's id; OpenAI finds a request in its records by it, other servers ignore it."""
+
+
+class NothingUsable(Exception):
+    """An attempt failed in a way that another attempt may mend. `lost`: it may have been billed, and nobody says how much."""
+
+    def __init__(self, problem: str, retry_after: float | None = None, *, lost: bool = False) -> None:
+        super().__init__(problem)
+        self.retry_after, self.lost = retry_after, lost
+
+
+class Rejected(Exception):
+    """The endpoint refuses this one request for good, e.g. a prompt that is too long; `refusal` where its moderation does."""
+
+    def __init__(self, problem: str, *, refusal: bool = False) -> None:
+        super().__init__(problem)
+        self.refusal = refusal
+
+
+@dataclass
+class Bill:
+    """What one request has cost over all its attempts: answers that were unusable are billed too."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reserved: int = 0
+    """Tokens that the attempt under way may take of the budget."""
+
+    def add(self, completion: ChatCompletion, highest: int) -> tuple[int, int]:
+        """Books an answer; returns its tokens (`highest` where the endpoint does not say) and its completion tokens."""
+        prompt, answer = (_count(getattr(completion, "usage", None), name) for name in ("prompt_tokens", "completion_tokens"))
+        self.prompt_tokens, self.completion_tokens = self.prompt_tokens + prompt, self.completion_tokens + answer
+        return prompt + answer or highest, answer
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model behind a URL. No message holds the key. Proxies of the environment are honoured, but never for a loopback address."""
+
+    url: str
+    model: str
+    api_key: str | None
+    temperature: float = 0.0
+    seed: int = 0
+    timeout_seconds: float = 120.0
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request as the protocol wants it; each attempt has a seed of its own."""
+        return {
+            "model": self.model,
+            "messages": request.messages,
+            "max_tokens": request.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed + request.attempt,
+        }
+
+    def asynchronous_client(self) -> openai.AsyncOpenAI:
+        client = openai.AsyncOpenAI(http_client=openai.DefaultAsyncHttpxClient(trust_env=self._trust_env), **self._client_options)
+        client.organization = client.project = None  # nothing but what the job says goes out
+        return client
+
+    def client(self) -> openai.OpenAI:
+        client = openai.OpenAI(http_client=openai.DefaultHttpxClient(trust_env=self._trust_env), **self._client_options)
+        client.organization = client.project = None
+        return client
+
+    def reply(self, request: str, completion: Any, bill: Bill) -> Reply:
+        """The reply to the request of that id. Raises NothingUsable where the answer has no text."""
+        try:
+            choice = completion.choices[0]
+            text = (choice.message.content or "").strip()
+            finish: FinishReason = _FINISH.get(choice.finish_reason, "Stop")
+            if choice.message.refusal:
+                finish = "Refusal"
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise NothingUsable("unreadable reply: no choices[0].message") from error
+        if not text and finish == "Stop":
+            raise NothingUsable("empty reply")
+        model = _text(completion.model) or self.model
+        return Reply(request, text, finish, bill.prompt_tokens, bill.completion_tokens, model, requests=bill.requests)
+
+    def no_reply(self, request: str, problem: str, bill: Bill, reason: FinishReason = "Error") -> Reply:
+        return Reply(request, "", reason, bill.prompt_tokens, bill.completion_tokens, self.model, problem, requests=bill.requests)
+
+    def problem(self, error: Exception) -> Exception:
+        """What an error of the client means: NothingUsable, Rejected, PermissionDenied or ConfigError."""
+        if isinstance(error, openai.APIStatusError):
+            return self.status_problem(error.status_code, error.message, error.code, error.response.headers)
+        if isinstance(error, openai.APITimeoutError):
+            return NothingUsable(f"no answer within {self.timeout_seconds:g} s", lost=True)
+        if isinstance(error, openai.APIConnectionError):
+            never_sent = type(error.__cause__).__name__.startswith("Connect")  # the library's transport has changed its name before
+            return NothingUsable(f"connection failed: {self.redacted(error.__cause__ or error)}", lost=not never_sent)
+        return NothingUsable(f"unreadable reply: {self.redacted(error)}", lost=True)
+
+    def status_problem(self, status: int, message: str, code: str | None, headers: Any) -> Exception:
+        """What a status other than 200 means."""
+        message = self.redacted(message)
+        if status in (401, 403):
+            return PermissionDenied("ExpertUnauthorized", f"{self.url}: {message}", "check the key in the secret")
+        if status == 404:
+            return ConfigError("ModelNotFound", f"{self.url} has no model {self.model!r}: {message}", "check model and endpoint")
+        if status == 429 and code == "insufficient_quota":
+            return ConfigError("QuotaExhausted", f"{self.url} refuses: {message}", "the account's own quota is used up")
+        if status in (408, 409, 429) or status >= 500:
+            return NothingUsable(message, retry_after_seconds(headers))
+        return Rejected(message, refusal=code in MODERATED)
+
+    def redacted(self, problem: object) -> str:
+        text = str(problem).replace(self.api_key, "***") if self.api_key else str(problem)
+        return " ".join(text.split())[:300]
+
+    @property
+    def _client_options(self) -> dict[str, Any]:
+        """Retries are ours."""
+        return {"base_url": self.url, "api_key": self.api_key or "none", "timeout": self.timeout_seconds, "max_retries": 0}
+
+    @property
+    def _trust_env(self) -> bool:
+        return not _is_loopback(self.url)
+
+
+def estimated_tokens(request: Request) -> int:
+    """Upper-side estimate of prompt and answer, which may be as long as it is allowed to."""
+    return sum(estimated_message_tokens(m["content"]) for m in request.messages) + request.max_tokens
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _count(usage: object, field: str) -> int:
+    value = getattr(usage, field, None)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
