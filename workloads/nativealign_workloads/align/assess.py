@@ -16,7 +16,7 @@ import xxhash
 
 from nativealign_api.align import AlignGates, Assess
 from nativealign_workloads.align.chunks import clear_answers, open_endpoint, open_journal, pinned_conduct
-from nativealign_workloads.align.statistics import agreement, effect, summarize
+from nativealign_workloads.align.statistics import Values, agreement, effect, summarize
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores
@@ -159,7 +159,7 @@ def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str
     }
 
 
-def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[Json, Json]:
+def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[dict[str, tuple[Values, Values]], Json]:
     """Scores by the judge, (those with the original shown first, those with the rewriting first) of each aspect, nan where it gave
     no usable answer; and what it bills."""
     assert settings.judge
@@ -167,9 +167,8 @@ def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Asses
     asked = [_question(conduct, row, order) for row in rows for order in ORDERS]
     with closing(open_endpoint(context, settings.judge, "judge", journal)) as engine:
         answers = [parse_scores(reply.text) or {} for reply in engine.generate(asked)]
-    sides = [answers[place :: len(ORDERS)] for place in range(len(ORDERS))]
-    scores = {aspect: tuple([float(found.get(aspect, np.nan)) for found in side] for side in sides) for aspect in ASPECTS}
-    return scores, journal.usage()
+    scores = {aspect: [float(found.get(aspect, np.nan)) for found in answers] for aspect in ASPECTS}
+    return {aspect: (values[::2], values[1::2]) for aspect, values in scores.items()}, journal.usage()
 
 
 def _question(conduct: Conduct, row: Json, order: Order) -> Request:

@@ -93,7 +93,8 @@ def _kappa(sums: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """1 - observed over expected squared distance; nan where nothing varies."""
     a, b, a2, b2, apart = (sums / n).T
     expected = a2 + b2 - 2 * a * b
-    return 1 - np.divide(apart, expected, out=np.full_like(apart, np.nan), where=expected > 1e-12)
+    kappa: NDArray[np.float64] = 1 - np.divide(apart, expected, out=np.full_like(apart, np.nan), where=expected > 1e-12)
+    return kappa
 
 
 def _interval(counts: NDArray[np.float64], statistic: Statistic, seed: int) -> tuple[float, float]:
