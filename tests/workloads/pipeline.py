@@ -29,6 +29,7 @@ from nativealign_api.status import Pinned
 from nativealign_cli.forkserver import ForkServer, Process
 from nativealign_workloads.__main__ import find_phase
 from nativealign_workloads.context import from_environment
+from nativealign_workloads.gc.claim import CLAIM
 from nativealign_workloads.ledger import document_id
 from nativealign_workloads.records import read_rows
 
@@ -342,6 +343,8 @@ def logical(store: Path) -> dict[str, Any]:
     for path in sorted(store.rglob("*")):
         key = path.relative_to(store).as_posix()
         if not path.is_file() or path.name.startswith(".nativealign-tmp-"):
+            continue
+        if path.name == CLAIM:  # who was there last
             continue
         if key.startswith("inputs/"):
             held[key] = path.read_bytes()

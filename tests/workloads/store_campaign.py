@@ -220,7 +220,7 @@ class Schedule:
             "OMP_NUM_THREADS": "1",
         }
         log = folder / "log"
-        process = self._starter.start("nativealign_workloads.__main__", [unit.job.step, unit.job.phase], environment, log)
+        process = self._starter.start("nativealign_workloads", [unit.job.step, unit.job.phase], environment, log)
         way.begin(process, kill=0.2 if self._number else 0.0)
         return Ended(process, None, [], TerminationMessage(), log)
 

@@ -4,37 +4,26 @@ The server is the judge: it notes what every request cost under the id that came
 """
 
 import json
-import multiprocessing
 import os
 import random
 import signal
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests.workloads.asking.__main__ import CONCURRENCY, ask
 from tests.workloads.openai_server import Answer, OpenAIServer, completion, error, openai_server
 
+from nativealign_cli.forkserver import ForkServer, Process
 from nativealign_workloads.engines.journal import Journal
-from nativealign_workloads.engines.openai_endpoint import Endpoint
-from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
-from nativealign_workloads.engines.protocol import Reply, Request
+from nativealign_workloads.engines.openai_http import WINDOW
 from nativealign_workloads.store import LocalStore
 
 KILLS = 200
-REQUESTS = 2400
-CONCURRENCY = 8
+REQUESTS = 900
 SEED = 20241204
-
-
-def ask(root: str, url: str) -> list[Reply]:
-    """What a pod does: go on from the journal."""
-    journal = Journal(LocalStore(Path(root)), "journal", f"writer-{os.getpid()}")
-    engine = OpenAIEngine(Endpoint(url, "m", None), journal, Limits(concurrency=CONCURRENCY))
-    messages = [[{"role": "user", "content": f"text {number} " + "و" * (number % 40)}] for number in range(REQUESTS)]
-    replies = engine.generate([Request(f"r{number}", messages[number], "", 20) for number in range(REQUESTS)])
-    engine.close()
-    return replies
 
 
 class Billing:
@@ -43,13 +32,13 @@ class Billing:
     def __init__(self, server: OpenAIServer, seed: int) -> None:
         self.bill: dict[str, int] = {}
         self.asked: Counter[str] = Counter()
-        self.victim: int | None = None
+        self.victim: Process | None = None
         self.died = threading.Event()
         self._left = 0
         self._random, self._lock = random.Random(seed), threading.Lock()
         server.next_answer = self.answer  # type: ignore[method-assign]
 
-    def strike(self, victim: int) -> None:
+    def strike(self, victim: Process) -> None:
         """Kills it at one of the next answers, before or after that is sent."""
         with self._lock:
             self._left, self.victim = self._random.randint(1, 2 * CONCURRENCY), victim
@@ -66,7 +55,8 @@ class Billing:
                 answer = error(429, "slow down", retry_after="0") if kind > 0.985 else error(500)
             self.bill[headers["x-client-request-id"]] = prompt + tokens if answer.status == 200 else 0
         if kill:
-            os.kill(kill, signal.SIGKILL)
+            assert kill.pid
+            os.kill(kill.pid, signal.SIGKILL)
             self.died.wait(self._random.choice([0, 10]))  # some answers still go out to nobody, some find nobody
         return answer
 
@@ -85,21 +75,19 @@ def entries(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def test_the_endpoints_bill_equals_the_journal_after_200_kills(tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
-    with openai_server() as server:
+    starter = ForkServer()
+    with openai_server() as server, closing(starter):
         billing = Billing(server, SEED)
         for _ in range(KILLS):
-            process = processes.Process(target=ask, args=(str(tmp_path), server.url))
             billing.died.clear()
-            process.start()
-            assert process.pid
-            billing.strike(process.pid)
-            process.join()
+            process = starter.start("tests.workloads.asking", [str(tmp_path), server.url, str(REQUESTS)], {}, tmp_path / "log")
+            while process.pid is None:
+                starter.hear(0.1)
+            billing.strike(process)
+            assert process.wait() == -signal.SIGKILL, "it ended before it could be killed: more requests are needed"
             billing.died.set()
-            assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed: more requests are needed"
         unfinished = len(Journal(LocalStore(tmp_path), "journal", "test").replies)
-        replies = ask(str(tmp_path), server.url)
+        replies = ask(tmp_path, server.url, REQUESTS)
     assert unfinished < REQUESTS
     assert [reply.id for reply in replies] == [f"r{number}" for number in range(REQUESTS)]
 
@@ -119,4 +107,4 @@ def test_the_endpoints_bill_equals_the_journal_after_200_kills(tmp_path: Path) -
         f"{KILLS} kills, {len(lost)} of {sum(billing.asked.values())} answers lost, {usage['unsettledRequests']} intents unsettled"
     )
     assert again == useless + len(lost), "only what was useless or lost is asked for twice"
-    assert len(lost) <= KILLS * CONCURRENCY
+    assert len(lost) <= KILLS * CONCURRENCY * WINDOW

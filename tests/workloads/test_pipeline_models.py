@@ -15,6 +15,7 @@ from tests.workloads.pipeline import (
     manifest_facts,
     manifest_of,
     nativealign,
+    pool_of,
     rows,
     run_here,
     run_phases,
@@ -111,15 +112,16 @@ def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path):
 def test_two_processes_train_to_the_same_losses_as_one(here: Path):
     corpus = {"name": "web", "uri": "corpus/"}
     curves = []
-    for processes in (1, 2):
-        world = World(here / f"processes-{processes}").made()
-        spec = PRETRAIN | {
-            "mix": [{"corpus": corpus}],
-            "trainResources": {"processesPerNode": processes},
-            "maxQuarantinedPercent": 20,
-        }
-        digests = run_phases(here, manifest_of("PretrainJob", "web", spec), world, run_here, until="train")["PretrainJob/web"]
-        curve = manifest_facts(world.store, f"steps/train/{digests['train']}")["curve"]
-        curves.append([loss for _, loss, _ in curve])
+    with pool_of(1) as pool:
+        for processes in (1, 2):
+            world = World(here / f"processes-{processes}").made()
+            spec = PRETRAIN | {
+                "mix": [{"corpus": corpus}],
+                "trainResources": {"processesPerNode": processes},
+                "maxQuarantinedPercent": 20,
+            }
+            digests = run_phases(here, manifest_of("PretrainJob", "web", spec), world, pool.run, until="train")["PretrainJob/web"]
+            curve = manifest_facts(world.store, f"steps/train/{digests['train']}")["curve"]
+            curves.append([loss for _, loss, _ in curve])
     assert len(curves[0]) == 4
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)

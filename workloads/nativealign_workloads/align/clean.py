@@ -15,7 +15,7 @@ from nativealign_api.common import Corpus
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
 from nativealign_workloads.align.repeated_lines import repeated_finder
-from nativealign_workloads.commit import Json, ShardCommit, commit_step, record_rows, shard_records
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, read_json, record_rows, shard_records
 from nativealign_workloads.context import Context
 from nativealign_workloads.documents import corpus_documents
 from nativealign_workloads.errors import DataError, NoInputError
@@ -155,7 +155,8 @@ def _quarantined(context: Context, records: list[Json]) -> Iterator[str]:
 
 
 def _shards(context: Context) -> int:
-    return len(list(context.store.list(f"{context.job.inputs['corpora']}/shards/")))
+    planned: int = read_json(context.store, f"{context.job.inputs['corpora']}/listing.json")["shards"]
+    return planned
 
 
 def check_quarantine(context: Context, tally: Tally, places: Iterable[str] = ()) -> None:
