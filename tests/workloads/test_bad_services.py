@@ -191,7 +191,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Callable[[
 
 def fail_and_mend(name: str, desk: Desk, server: OpenAIServer) -> Told:
     failure = FAILURES[name]
-    endpoint = {"model": name, "endpoint": server.url, "timeoutSeconds": 1, "limits": {"concurrency": 1}}
+    endpoint = {"model": name, "endpoint": server.url, "timeoutSeconds": 1, "limits": {"concurrency": ANSWERED}}
     desk.put("corpus/a.jsonl", GOOD)
     desk.job(ALIGN | {"expert": {"openai": endpoint}, "rewrite": {"maxRetries": 0}})
     server.script.extend([Answer(body=completion("نص آخر"))] * ANSWERED)

@@ -43,7 +43,7 @@ from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.__main__ import PHASES
 
 CORPUS = RULES | {"sharding": {"shards": 3}, "clean": {"repeatedLines": {"minDocuments": 3}}}
-BY_RULES = manifest_of("AlignJob", "rules", CORPUS | {"rewrite": {"segmentDocuments": 8}})
+BY_RULES = manifest_of("AlignJob", "rules", CORPUS)
 PRETRAIN = manifest_of(
     "PretrainJob",
     "tiny",
@@ -68,7 +68,7 @@ BY_WORKER = manifest_of(
             "base": {"fromConfig": TINY},
             "train": TRAINING | {"epochs": 1, "globalBatch": 16, "sequenceLength": 512, "checkpointEverySteps": 2},
         },
-        "rewrite": {"transformers": {"batchSize": 64}, "maxRetries": 0, "maxOutputRatio": 1, "segmentDocuments": 8},
+        "rewrite": {"transformers": {"batchSize": 4}, "maxRetries": 0, "maxOutputRatio": 1},
     },
 )
 EVALUATION = manifest_of(

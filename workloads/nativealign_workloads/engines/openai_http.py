@@ -23,6 +23,8 @@ from nativealign_workloads.errors import StepError, UnavailableError
 
 WINDOW = 4
 """Requests between the wish and the durable answer, over those that may be at the endpoint: writing the journal idles no slot."""
+ENOUGH_FAILURES = 4
+"""Requests given up in a row, at least, before an endpoint that has answered is taken to be down."""
 GIVE_UP_SECONDS = 10.0
 """How long an interrupted engine waits for answers that are under way."""
 
@@ -59,6 +61,7 @@ class OpenAIEngine:
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._settled = asyncio.Condition()
         self._calls: set[_Call] = set()
+        self._health = _Health()
         self._client = endpoint.asynchronous_client()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai", daemon=True)
@@ -108,7 +111,7 @@ class OpenAIEngine:
         await self._client.close()
 
     async def _generate(self, requests: Sequence[Request]) -> list[Reply]:
-        call = _Call(min(len(requests), self._limits.concurrency))
+        call = _Call(min(len(requests), self._limits.concurrency), self._health)
         self._calls.add(call)
         call.tasks = [asyncio.create_task(self._answer(request, call)) for request in requests]
         results = await asyncio.gather(*call.tasks, return_exceptions=True)
@@ -125,10 +128,10 @@ class OpenAIEngine:
         async with self._window:
             try:
                 reply = await self._attempts(request, call, bill)
-                call.usable = True
+                self._health.answered()
                 return reply
             except Rejected as error:
-                call.usable = True
+                self._health.answered()
                 return self._endpoint.no_reply(request.id, str(error), bill, "Refusal" if error.refusal else "Error")
             except NothingUsable as error:
                 call.give_up(self._endpoint.url, str(error))
@@ -215,12 +218,10 @@ class OpenAIEngine:
 
 
 class _Call:
-    """What the requests of one call know of each other."""
+    """What the requests of one call know of each other, and of the endpoint's `health`."""
 
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._given_up = 0
-        self.usable = False
+    def __init__(self, width: int, health: "_Health") -> None:
+        self._width, self._health = width, health
         self.stopped_by: StepError | None = None
         self.tasks: list[asyncio.Task[Reply]] = []
 
@@ -241,14 +242,25 @@ class _Call:
             task.cancel()
 
     def give_up(self, endpoint: str, problem: str) -> None:
-        """A request is out of attempts. When a whole width of them is and none ever succeeded, the endpoint is as good as down."""
-        self._given_up += 1
-        if not self.usable and self._given_up >= self._width:
+        """A request is out of attempts; so many without an answer between them, and the endpoint is as good as down."""
+        self._health.failures += 1
+        if self._health.failures >= (max(ENOUGH_FAILURES, self._width) if self._health.proven else self._width):
             self.stop(
                 UnavailableError(
                     "ExpertUnavailable",
-                    f"{endpoint} gave nothing usable to {self._given_up} requests; the last: {problem}",
+                    f"{endpoint} gave nothing usable to {self._health.failures} requests; the last: {problem}",
                     "check that the endpoint is up and speaks the chat completions protocol",
                 ),
                 now=True,
             )
+
+
+@dataclass
+class _Health:
+    """Whether the endpoint has ever given an answer, and how many requests were given up since the last."""
+
+    proven: bool = False
+    failures: int = 0
+
+    def answered(self) -> None:
+        self.proven, self.failures = True, 0
