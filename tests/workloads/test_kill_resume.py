@@ -5,6 +5,7 @@ and an evaluation. Before each phase the store is kept; each kill begins from th
 """
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -81,9 +82,12 @@ EVALUATION = manifest_of(
         "heldOut": {"alignJob": "rules"},
     },
 )
+EVERY_POINT = "NATIVEALIGN_EVERY_POINT" in os.environ
+"""`NATIVEALIGN_EVERY_POINT=1 make workloads` strikes quick phases everywhere; else some points are drawn with a seed."""
 SLOW = {"train train", "train-worker train", "rewrite rewrite worker", "annotate score", "evaluate evaluate", "export export"}
-"""Phases that compute with torch: some points, drawn with a seed, instead of all."""
-DRAWN = 4
+"""Phases that compute with torch."""
+KILLED, OVERTAKEN = (4, 8), (2, 4)
+"""Points that are drawn: of slow phases, of quick ones."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,11 @@ def copy_model(world: World, export: str, folder: Path) -> None:
         shutil.copy(world.store / part["key"], folder / Path(name).name)
 
 
-def points_of(name: str, stage: Stage, drawn: int) -> list[int]:
+def points_of(name: str, stage: Stage, of_slow: int, of_quick: int) -> list[int]:
     """Numbers of the changes to strike before: all, or the first, the last and some in between."""
     every = list(range(1, len(stage.changes) + 1))
-    if len(every) <= drawn:
+    drawn = of_slow if name in SLOW else of_quick
+    if len(every) <= drawn or (EVERY_POINT and name not in SLOW):
         return every
     chosen = sorted({1, every[-1], *random.Random(name).sample(every, drawn - 2)})
     print(f"{name}: {len(chosen)} of {len(every)} points:", *(f"\n  {n} {stage.changes[n - 1]}" for n in chosen))
@@ -176,7 +181,7 @@ def test_a_phase_killed_before_any_change_and_run_again_leaves_the_same_store(
         assert again.code == 0, f"{what}\n{again.output}"
         assert differing(logical(world.store), stage.after) == [], what
 
-    pool.each(check, points_of(name, stage, DRAWN if name in SLOW else 1000))
+    pool.each(check, points_of(name, stage, *KILLED))
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -195,7 +200,7 @@ def test_of_two_writers_the_first_to_commit_wins_and_the_other_ends_well(
         assert starter.go_on(slow) == 0, f"{what}\n{slow.output}"
         assert differing(logical(world.store), stage.after) == [], what
 
-    pool.each(check, points_of(name, stage, 2 if name in SLOW else 12))
+    pool.each(check, points_of(name, stage, *OVERTAKEN))
 
 
 def test_a_training_goes_on_from_its_last_checkpoint_with_the_same_losses(reference: Reference, pool: Pool, tmp_path: Path):
