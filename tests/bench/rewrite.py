@@ -96,14 +96,14 @@ def step(folder: Path, unit: Unit, world: World) -> tuple[float, list[Request], 
     calls: list[list[Request]] = []
     replies: list[Reply] = []
     opened: list[float] = []
-    opening = rewrite._Work.open
 
-    def open_timed(work: Any, spent: Any) -> None:
+    def open_timed(*arguments: Any, **named: Any) -> TransformersEngine:
         started = time.perf_counter()
-        opening(work, spent)
+        engine = TransformersEngine(*arguments, **named)
         opened.append(time.perf_counter() - started)
+        return engine
 
-    with watched(calls, replies), mock.patch.object(rewrite._Work, "open", open_timed):
+    with watched(calls, replies), mock.patch.object(rewrite, "TransformersEngine", open_timed):
         started = time.perf_counter()
         rewrite.run(context)
         seconds = time.perf_counter() - started - sum(opened)

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 
 import openai
 from openai.types import Batch as RemoteBatch
-from openai.types.chat import ChatCompletion
 
 from nativealign_workloads.engines.budget import Budget
 from nativealign_workloads.engines.journal import Batch, Intent, Journal, Key, Settlement, key_of
@@ -166,7 +165,7 @@ class OpenAIBatchEngine:
                 raise problem
             problems[intent.key] = problem
             return Settlement(intent, 1)
-        completion, bill = ChatCompletion.construct(**response["body"]), Bill(requests=1)
+        completion, bill = response["body"], Bill(requests=1)
         used, answer = bill.add(completion, intent.tokens)
         try:
             reply = self._endpoint.reply(intent.key[0], completion, bill)

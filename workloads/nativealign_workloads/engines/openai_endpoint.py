@@ -4,17 +4,19 @@ Called by the engines for single requests (`openai_http`) and for batches of the
 """
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
-from openai.types.chat import ChatCompletion
 
 from nativealign_workloads.engines.billing import estimated_message_tokens
 from nativealign_workloads.engines.pacing import retry_after_seconds
 from nativealign_workloads.engines.protocol import FinishReason, Reply, Request
 from nativealign_workloads.errors import ConfigError, PermissionDenied
+
+Json = dict[str, Any]
 
 MODERATED = {"content_filter", "content_policy_violation"}
 """Error codes of endpoints whose moderation refuses a prompt."""
@@ -49,9 +51,9 @@ class Bill:
     reserved: int = 0
     """Tokens that the attempt under way may take of the budget."""
 
-    def add(self, completion: ChatCompletion, highest: int) -> tuple[int, int]:
+    def add(self, completion: Json, highest: int) -> tuple[int, int]:
         """Books an answer; returns its tokens (`highest` where the endpoint does not say) and its completion tokens."""
-        prompt, answer = (_count(getattr(completion, "usage", None), name) for name in ("prompt_tokens", "completion_tokens"))
+        prompt, answer = (_count(completion.get("usage"), name) for name in ("prompt_tokens", "completion_tokens"))
         self.prompt_tokens, self.completion_tokens = self.prompt_tokens + prompt, self.completion_tokens + answer
         return prompt + answer or highest, answer
 
@@ -77,36 +79,36 @@ class Endpoint:
             "seed": self.seed + request.attempt,
         }
 
-    def asynchronous_client(self) -> openai.AsyncOpenAI:
-        client = openai.AsyncOpenAI(http_client=openai.DefaultAsyncHttpxClient(trust_env=self._trust_env), **self._client_options)
-        client.organization = client.project = None  # nothing but what the job says goes out
-        return client
+    @property
+    def trust_env(self) -> bool:
+        """Whether a proxy that the environment names stands between."""
+        return not _is_loopback(self.url)
 
     def client(self) -> openai.OpenAI:
-        client = openai.OpenAI(http_client=openai.DefaultHttpxClient(trust_env=self._trust_env), **self._client_options)
+        client = openai.OpenAI(http_client=openai.DefaultHttpxClient(trust_env=self.trust_env), **self._client_options)
         client.organization = client.project = None
         return client
 
-    def reply(self, request: str, completion: Any, bill: Bill) -> Reply:
+    def reply(self, request: str, completion: Json, bill: Bill) -> Reply:
         """The reply to the request of that id. Raises NothingUsable where the answer has no text."""
         try:
-            choice = completion.choices[0]
-            text = (choice.message.content or "").strip()
-            finish: FinishReason = _FINISH.get(choice.finish_reason, "Stop")
-            if choice.message.refusal:
+            choice = completion["choices"][0]
+            text = (choice["message"].get("content") or "").strip()
+            finish: FinishReason = _FINISH.get(choice.get("finish_reason"), "Stop")
+            if choice["message"].get("refusal"):
                 finish = "Refusal"
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise NothingUsable("unreadable reply: no choices[0].message") from error
         if not text and finish == "Stop":
             raise NothingUsable("empty reply")
-        model = _text(completion.model) or self.model
+        model = _text(completion.get("model")) or self.model
         return Reply(request, text, finish, bill.prompt_tokens, bill.completion_tokens, model, requests=bill.requests)
 
     def no_reply(self, request: str, problem: str, bill: Bill, reason: FinishReason = "Error") -> Reply:
         return Reply(request, "", reason, bill.prompt_tokens, bill.completion_tokens, self.model, problem, requests=bill.requests)
 
     def problem(self, error: Exception) -> Exception:
-        """What an error of the client means: NothingUsable, Rejected, PermissionDenied or ConfigError."""
+        """What an error of the library's client means: NothingUsable, Rejected, PermissionDenied or ConfigError."""
         if isinstance(error, openai.APIStatusError):
             return self.status_problem(error.status_code, error.message, error.code, error.response.headers)
         if isinstance(error, openai.APITimeoutError):
@@ -116,7 +118,12 @@ class Endpoint:
             return NothingUsable(f"connection failed: {self.redacted(error.__cause__ or error)}", lost=not never_sent)
         return NothingUsable(f"unreadable reply: {self.redacted(error)}", lost=True)
 
-    def status_problem(self, status: int, message: str, code: str | None, headers: Any) -> Exception:
+    def refusal(self, status: int, error: object, headers: Mapping[str, str]) -> Exception:
+        """What an answer of another status than 200 means; `error` as its body has it."""
+        told = error if isinstance(error, dict) else {}
+        return self.status_problem(status, f"Error code: {status} - {told.get('message') or error}", told.get("code"), headers)
+
+    def status_problem(self, status: int, message: str, code: str | None, headers: Mapping[str, str]) -> Exception:
         """What a status other than 200 means."""
         message = self.redacted(message)
         if status in (401, 403):
@@ -138,10 +145,6 @@ class Endpoint:
         """Retries are ours."""
         return {"base_url": self.url, "api_key": self.api_key or "none", "timeout": self.timeout_seconds, "max_retries": 0}
 
-    @property
-    def _trust_env(self) -> bool:
-        return not _is_loopback(self.url)
-
 
 def estimated_tokens(request: Request) -> int:
     """Upper-side estimate of prompt and answer, which may be as long as it is allowed to."""
@@ -157,7 +160,7 @@ def _is_loopback(endpoint: str) -> bool:
 
 
 def _count(usage: object, field: str) -> int:
-    value = getattr(usage, field, None)
+    value = usage.get(field) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and value > 0 else 0
 
 

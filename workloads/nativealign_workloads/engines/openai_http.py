@@ -10,13 +10,21 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import openai
+import aiohttp
+import orjson
 
 from nativealign_workloads.engines.budget import Budget, BudgetExhausted
 from nativealign_workloads.engines.journal import Intent, Journal, Settlement, key_of
-from nativealign_workloads.engines.openai_endpoint import REQUEST_ID, Bill, Endpoint, NothingUsable, Rejected, estimated_tokens
+from nativealign_workloads.engines.openai_endpoint import (
+    REQUEST_ID,
+    Bill,
+    Endpoint,
+    Json,
+    NothingUsable,
+    Rejected,
+    estimated_tokens,
+)
 from nativealign_workloads.engines.pacing import Backoff, Clock, Pace, Sleep
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import StepError, UnavailableError
@@ -62,10 +70,10 @@ class OpenAIEngine:
         self._settled = asyncio.Condition()
         self._calls: set[_Call] = set()
         self._health = _Health()
-        self._client = endpoint.asynchronous_client()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai", daemon=True)
         self._thread.start()
+        self._session = asyncio.run_coroutine_threadsafe(_session(endpoint), self._loop).result()
 
     @property
     def name(self) -> str:
@@ -108,7 +116,7 @@ class OpenAIEngine:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        await self._client.close()
+        await self._session.close()
 
     async def _generate(self, requests: Sequence[Request]) -> list[Reply]:
         call = _Call(min(len(requests), self._limits.concurrency), self._health)
@@ -210,11 +218,46 @@ class OpenAIEngine:
             async with self._settled:
                 self._settled.notify_all()
 
-    async def _send(self, request: Request, intent: Intent) -> Any:
+    async def _send(self, request: Request, intent: Intent) -> Json:
+        """The body of the answer."""
+        headers = {"Content-Type": "application/json", REQUEST_ID: intent.id}
+        body = orjson.dumps(self._endpoint.body(request))
         try:
-            return await self._client.chat.completions.create(**self._endpoint.body(request), extra_headers={REQUEST_ID: intent.id})
-        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON is a ValueError
-            raise self._endpoint.problem(error) from error
+            async with self._session.post(
+                f"{self._endpoint.url.rstrip('/')}/chat/completions", data=body, headers=headers
+            ) as answer:
+                content = await answer.read()
+        except TimeoutError as error:
+            raise NothingUsable(f"no answer within {self._endpoint.timeout_seconds:g} s", lost=True) from error
+        except aiohttp.ClientError as error:
+            never_sent = isinstance(error, aiohttp.ClientConnectorError)
+            raise NothingUsable(f"connection failed: {self._endpoint.redacted(error)}", lost=not never_sent) from error
+        found = _object(content)
+        if answer.status != 200:
+            raise self._endpoint.refusal(answer.status, found.get("error"), answer.headers)
+        if not found:
+            raise NothingUsable("unreadable reply: no JSON object", lost=True)
+        return found
+
+
+async def _session(endpoint: Endpoint) -> aiohttp.ClientSession:
+    """As many connections as there are slots; nothing but what the job says goes out."""
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=endpoint.timeout_seconds),
+        headers=headers,
+        trust_env=endpoint.trust_env,
+    )
+
+
+def _object(content: bytes) -> Json:
+    """The JSON object that an answer holds; {} where it holds none."""
+    try:
+        found = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class _Call:
