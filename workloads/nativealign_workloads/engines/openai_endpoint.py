@@ -80,6 +80,11 @@ class Endpoint:
         }
 
     @property
+    def completions(self) -> str:
+        """Where requests go."""
+        return f"{self.url.rstrip('/')}/chat/completions"
+
+    @property
     def trust_env(self) -> bool:
         """Whether a proxy that the environment names stands between."""
         return not _is_loopback(self.url)

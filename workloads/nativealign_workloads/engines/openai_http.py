@@ -223,9 +223,7 @@ class OpenAIEngine:
         headers = {"Content-Type": "application/json", REQUEST_ID: intent.id}
         body = orjson.dumps(self._endpoint.body(request))
         try:
-            async with self._session.post(
-                f"{self._endpoint.url.rstrip('/')}/chat/completions", data=body, headers=headers
-            ) as answer:
+            async with self._session.post(self._endpoint.completions, data=body, headers=headers) as answer:
                 content = await answer.read()
         except TimeoutError as error:
             raise NothingUsable(f"no answer within {self._endpoint.timeout_seconds:g} s", lost=True) from error

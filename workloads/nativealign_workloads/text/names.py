@@ -5,15 +5,19 @@ names with a family name in the article, and the words beside a title or a patro
 the particles that Arabic writes onto a word taken off.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from babel import Locale
 
 from nativealign_workloads.text.fold import words
 
-Entries = dict[str, list[tuple[tuple[str, ...], str]]]
+Entry = list[tuple[tuple[str, ...], str]]
+Entries = dict[str, Entry]
 """First word -> (the words after it, what the whole means), the longest first."""
+
+KNOWN_WORDS = 1 << 16
+"""Words of which it is remembered what they may be: a text has few that others have not."""
 
 _COMMON_WORDS = {"مالي", "بنين", "سارك", "اب"}
 """Names that are more often something else."""
@@ -78,13 +82,13 @@ MIN_NAME_LETTERS = 3
 @lru_cache(maxsize=8)  # the guards ask about the same texts from both sides
 def places(text: str) -> tuple[str, ...]:
     """Countries and cities of the text, each under one name, in order."""
-    return _find(_places(), words(text))
+    return _find(_places_from, words(text))
 
 
 @lru_cache(maxsize=8)
 def dates(text: str) -> tuple[str, ...]:
     """Months and weekdays of the text by number: month-1 is January in every Arab country's words, hijri-9 Ramadan."""
-    return _find(_dates(), words(text))
+    return _find(_dates_from, words(text))
 
 
 @lru_cache(maxsize=8)
@@ -93,7 +97,7 @@ def persons(text: str) -> tuple[str, ...]:
     tokens = words(text)
     marked = {index + 1 for index, token in enumerate(tokens) if token in _CUES}
     marked |= {index - 1 for index, token in enumerate(tokens) if token == _PATRONYMIC}
-    given = {index for index, token in enumerate(tokens) if not _GIVEN_NAMES.isdisjoint(word_forms(token))}
+    given = {index for index, token in enumerate(tokens) if _is_given_name(token)}
     marked |= given | {index + 1 for index in given if _may_be_family_name(tokens, index + 1)}
     found = (tokens[index] for index in sorted(marked) if 0 <= index < len(tokens))
     return tuple(token for token in found if len(token) >= MIN_NAME_LETTERS and token not in _CUES)
@@ -103,36 +107,50 @@ def _may_be_family_name(tokens: Sequence[str], index: int) -> bool:
     return index < len(tokens) and tokens[index].startswith("ال") and tokens[index] not in _NOT_FAMILY_NAMES
 
 
-def word_forms(token: str) -> Iterator[str]:
+@lru_cache(maxsize=KNOWN_WORDS)
+def word_forms(token: str) -> tuple[str, ...]:
     """A folded word as it is, and without the conjunction and the preposition that may be written onto it."""
-    yield token
     bare = token[1:] if token[0] in "وف" and len(token) > MIN_NAME_LETTERS else ""
-    if bare:
-        yield bare
-    for form in filter(None, (token, bare)):
+    forms = [token, bare] if bare else [token]
+    for form in tuple(forms):
         if form.startswith("لل"):
-            yield f"ال{form[2:]}"
+            forms.append(f"ال{form[2:]}")
         elif form[0] in "بلك" and len(form) > MIN_NAME_LETTERS:
-            yield form[1:]
+            forms.append(form[1:])
+    return tuple(forms)
 
 
-def _find(entries: Entries, tokens: Sequence[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=KNOWN_WORDS)
+def _is_given_name(token: str) -> bool:
+    return not _GIVEN_NAMES.isdisjoint(word_forms(token))
+
+
+@lru_cache(maxsize=KNOWN_WORDS)
+def _places_from(token: str) -> Entry:
+    return _entries_from(_places(), token)
+
+
+@lru_cache(maxsize=KNOWN_WORDS)
+def _dates_from(token: str) -> Entry:
+    return _entries_from(_dates(), token)
+
+
+def _entries_from(entries: Entries, token: str) -> Entry:
+    """All that may begin with a word."""
+    return [entry for form in word_forms(token) for entry in entries.get(form, ())]
+
+
+def _find(entries_from: Callable[[str], Entry], tokens: Sequence[str]) -> tuple[str, ...]:
     found, index = [], 0
     while index < len(tokens):
-        length, name = _longest(entries, tokens, index)
-        if length:
-            found.append(name)
-        index += max(1, length)
-    return tuple(found)
-
-
-def _longest(entries: Entries, tokens: Sequence[str], index: int) -> tuple[int, str]:
-    """(words of the entry that begins at a token, what it means); (0, "") for none."""
-    for form in word_forms(tokens[index]):
-        for rest, name in entries.get(form, ()):
+        length = 0
+        for rest, name in entries_from(tokens[index]):
             if tuple(tokens[index + 1 : index + 1 + len(rest)]) == rest:
-                return 1 + len(rest), name
-    return 0, ""
+                found.append(name)
+                length = len(rest)
+                break
+        index += 1 + length
+    return tuple(found)
 
 
 def _entries(named: Iterable[tuple[str, str]]) -> Entries:
