@@ -30,7 +30,7 @@ DOCUMENTS = 500
 TURNS = 2
 """Step and bare engine take turns, since a machine's speed changes."""
 SIZES = {
-    "cpu": {"model": {"hiddenSize": 128, "layers": 2, "attentionHeads": 4}, "batch": 64, "precision": "Float32"},
+    "cpu": {"model": {"hiddenSize": 256, "layers": 4, "attentionHeads": 4}, "batch": 64, "precision": "Float32"},
     "cuda": {"model": {"hiddenSize": 2048, "layers": 16, "attentionHeads": 16}, "batch": 256, "precision": "BFloat16"},
 }
 

@@ -36,7 +36,7 @@ from nativealign_workloads.engines import Engine, Reply
 from nativealign_workloads.engines.billing import billed, billed_together, usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.engines.recorded import Recorded
-from nativealign_workloads.engines.transformers_engine import WAVE_BATCHES, TransformersEngine
+from nativealign_workloads.engines.transformers_engine import TransformersEngine
 from nativealign_workloads.errors import StepError
 from nativealign_workloads.guards import Verdict, check, decide, unchanged
 from nativealign_workloads.inspection.corpora import TOKENS_PER_WORD
@@ -201,7 +201,7 @@ def _open_worker(context: Context, settings: Rewrite) -> tuple[Engine, Path]:
     def load() -> Engine:
         return TransformersEngine(folder, spec.batch_size, precision=spec.precision)
 
-    worker = Recorded(f"transformers:{folder.name}", spec.batch_size * WAVE_BATCHES, load, open_journal(context, "worker"))
+    worker = Recorded(f"transformers:{folder.name}", spec.batch_size, load, open_journal(context, "worker"))
     return worker, folder / "tokenizer.json"
 
 

@@ -110,10 +110,9 @@ class Journal:
         self._pending["settled"].append(row)
         await self._written()
 
-    def record(self, requests: Iterable[Request], replies: Iterable[Reply]) -> None:
+    def record(self, answers: Iterable[tuple[Request, Reply]]) -> None:
         """Makes answers durable that cost nothing, all of them or none."""
-        pairs = zip(requests, replies, strict=True)
-        self._add({"settled": [Settlement(self._intent(request, 0), reply=reply).dump() for request, reply in pairs]})
+        self._add({"settled": [Settlement(self._intent(request, 0), reply=reply).dump() for request, reply in answers]})
 
     def intend_batch(self, requests: Sequence[tuple[Request, int]]) -> Batch:
         """A batch of requests with what each may cost, durable before it leaves."""

@@ -1,30 +1,54 @@
 """A local engine whose answers outlive its process: what the journal holds is not generated again. Called by rewrite."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from nativealign_workloads.engines.journal import Journal, key_of
 from nativealign_workloads.engines.protocol import Engine, Reply, Request
 from nativealign_workloads.errors import StepError
 
+KEEP_CHUNKS, KEEP_SECONDS = 200, 60.0
+"""After so many answers, or so long, they are durable; a batch is never parted."""
+WAVE = 4096
+"""Requests of one call: a shard of usual size, so that the lengths in a batch are alike."""
+
 
 class Recorded:
-    """Opens the engine when something is to be asked; its calls come one after another, whatever threads they come from."""
+    """Opens the engine when something is to be asked; its calls come one after another, whatever threads they come from.
 
-    def __init__(self, name: str, wave: int, open_engine: Callable[[], Engine], journal: Journal) -> None:
-        self.name, self.wave = name, wave
-        self._open, self._journal = open_engine, journal
+    The batches of a call, longest requests first, follow from its requests alone: their composition may change low bits of the
+    answers, so an answer that is known does not part a batch.
+    """
+
+    wave = WAVE
+
+    def __init__(self, name: str, batch_size: int, open_engine: Callable[[], Engine], journal: Journal) -> None:
+        self.name = name
+        self._batch_size, self._open, self._journal = batch_size, open_engine, journal
         self._engine: Engine | None = None
         self._interrupted: StepError | None = None
         self._lock = threading.Lock()
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """As the engine's. A call is asked whole, since its composition may change low bits of the answers."""
+        """As the engine's."""
+        ordered = sorted(requests, key=lambda request: (-request.max_tokens, request.id))
+        batches = [ordered[start : start + self._batch_size] for start in range(0, len(ordered), self._batch_size)]
         known = self._journal.replies
-        if any(key_of(request) not in known for request in requests):
-            with self._lock:
-                self._journal.record(requests, self._opened().generate(requests))
+        with self._lock:
+            self._ask([batch for batch in batches if any(key_of(request) not in known for request in batch)])
         return [known[key_of(request)] for request in requests]
+
+    def _ask(self, batches: list[list[Request]]) -> None:
+        fresh: list[tuple[Request, Reply]] = []
+        kept = time.monotonic()
+        for batch in batches:
+            fresh += zip(batch, self._opened().generate(batch), strict=True)
+            if len(fresh) >= KEEP_CHUNKS or time.monotonic() - kept >= KEEP_SECONDS:
+                self._journal.record(fresh)
+                fresh, kept = [], time.monotonic()
+        if fresh:
+            self._journal.record(fresh)
 
     def interrupt(self, error: StepError) -> None:
         self._interrupted = error

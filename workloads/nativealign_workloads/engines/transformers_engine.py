@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     import torch
 
 
-WAVE_BATCHES = 8
-"""Of the batches of one call the last is not full, and the more there are the more alike are the lengths in each."""
-
 REPETITION_PENALTY = 0.2
 """Added to the penalty of 1 (Keskar et al. 2019) for each further attempt, since a greedy engine would only repeat itself."""
 
@@ -78,7 +75,7 @@ class TransformersEngine:
 
     @property
     def wave(self) -> int:
-        return self._batch_size * WAVE_BATCHES
+        return self._batch_size
 
     def interrupt(self, error: StepError) -> None:
         self._interrupted = error
