@@ -210,6 +210,23 @@ def test_the_budget_of_requests_is_a_hard_stop_and_keeps_what_is_paid(server, en
     assert budget.spent_tokens == 75
 
 
+def test_a_retry_that_the_budget_has_no_room_for_ends_the_call(server, engine) -> None:
+    """With others waiting for the only slot, whose room nobody will give back."""
+    estimate = estimated_tokens(requests(1)[0])
+    server.script.append(error(503))
+    with pytest.raises(BudgetExhausted):
+        engine(Budget(tokens=3 * estimate), concurrency=1).generate(requests(9))
+    assert len(server.requests) < 9
+
+
+def test_an_interrupted_engine_takes_no_further_call(server, engine) -> None:
+    one = engine()
+    one.interrupt(StoppedError("Stopped", "asked to stop"))
+    with pytest.raises(StoppedError):
+        one.generate(requests(1))
+    assert server.requests == []
+
+
 def test_retries_count_against_the_budget(server, engine) -> None:
     server.forever = error(500)
     with pytest.raises(BudgetExhausted):

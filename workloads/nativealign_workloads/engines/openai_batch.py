@@ -57,6 +57,8 @@ class OpenAIBatchEngine:
         """Replies in the order of the requests. Raises as the engine for single requests, and ConfigError `NoBatchApi`,
         `BatchRejected` (the endpoint does not take the file) and UnavailableError `BatchCancelled`."""
         with self._lock:
+            if self._interrupted:
+                raise self._interrupted
             for batch in list(self._journal.batches.values()):
                 self._finish(batch)
             given_up = self._ask(requests)

@@ -69,6 +69,7 @@ class OpenAIEngine:
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._settled = asyncio.Condition()
         self._calls: set[_Call] = set()
+        self._interrupted: StepError | None = None
         self._health = _Health()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai", daemon=True)
@@ -87,8 +88,8 @@ class OpenAIEngine:
         """Replies in the order of the requests; what the journal knows is not asked.
 
         Raises PermissionDenied `ExpertUnauthorized` (401, 403), ConfigError `ModelNotFound` (404) and `QuotaExhausted`,
-        BudgetExhausted (after requests under way have ended), and UnavailableError `ExpertUnavailable` when no request of the call
-        got anything usable. The answers that came before are in the journal.
+        BudgetExhausted (after requests under way have ended), and UnavailableError `ExpertUnavailable` when several requests in a
+        row got nothing usable. The answers that came before are in the journal.
         """
         known = self._journal.replies
         unknown = [request for request in requests if key_of(request) not in known]
@@ -107,6 +108,7 @@ class OpenAIEngine:
             self._loop.close()
 
     def _interrupt(self, error: StepError) -> None:
+        self._interrupted = error
         for call in self._calls:
             call.stop(error, now=False)
             self._loop.call_later(GIVE_UP_SECONDS, call.cancel)
@@ -119,6 +121,8 @@ class OpenAIEngine:
         await self._session.close()
 
     async def _generate(self, requests: Sequence[Request]) -> list[Reply]:
+        if self._interrupted and requests:
+            raise self._interrupted
         call = _Call(min(len(requests), self._limits.concurrency), self._health)
         self._calls.add(call)
         call.tasks = [asyncio.create_task(self._answer(request, call)) for request in requests]
@@ -151,6 +155,8 @@ class OpenAIEngine:
                 await self._book(bill, bill.reserved)  # the answer is lost
 
     async def _attempts(self, request: Request, call: "_Call", bill: Bill) -> Reply:
+        async with self._settled:  # what is under way may turn out cheaper than reserved
+            await self._settled.wait_for(lambda: self._budget.fits(estimated_tokens(request)) or not self._budget.under_way)
         intent = await self._intend(request, call, bill)
         async with self._slots:  # also between attempts: who fails slows down
             settlement, reply = await self._until_usable(request, call, bill, intent)
@@ -172,12 +178,10 @@ class OpenAIEngine:
         raise AssertionError("attempts is at least 1")
 
     async def _intend(self, request: Request, call: "_Call", bill: Bill) -> Intent:
-        """Waits for its part of the budget, its turn, and until the intent is durable."""
+        """Takes its part of the budget, waits for its turn, and until the intent is durable."""
         call.check()
         highest = estimated_tokens(request)
-        async with self._settled:  # what is under way may turn out cheaper than reserved
-            await self._settled.wait_for(lambda: self._budget.fits(highest) or not self._budget.under_way)
-            self._budget.reserve(highest)
+        self._budget.reserve(highest)
         bill.reserved = highest
         await self._requests_pace.take(1)
         await self._tokens_pace.take(highest)
