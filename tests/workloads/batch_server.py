@@ -4,6 +4,7 @@ import email
 import email.policy
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,13 +68,19 @@ class BatchServer:
     def _begin(self, asked: Json) -> Json:
         end = self.ends.pop(0) if self.ends else {}
         requests = [json.loads(text) for text in self.files[asked["input_file_id"]].decode().splitlines()]
-        batch = {"id": f"batch-{len(self.batches)}", "object": "batch", "created_at": 0, "status": "in_progress", **asked}
+        batch = {
+            "id": f"batch-{len(self.batches)}",
+            "object": "batch",
+            "created_at": int(time.time()),
+            "status": "in_progress",
+            **asked,
+        }
         batch |= {"left": self.polls, "end": {"status": "completed"} | end, "request_counts": _counts(len(requests))}
         self.batches.append(batch)
         if batch["end"]["status"] != "failed":
             self.requests += requests
             lines = [found for request in requests if (found := self.answer(request))]
-            self.files[f"{batch['id']}-out"] = "\n".join(json.dumps(found) for found in lines).encode()
+            self.files[f"{batch['id']}-out"] = "\n".join(json.dumps(found, ensure_ascii=False) for found in lines).encode()
             batch["end"]["output_file_id"] = f"{batch['id']}-out"
         return batch
 

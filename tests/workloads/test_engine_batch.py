@@ -63,6 +63,21 @@ def test_a_call_is_one_batch_and_its_answers_come_in_order(server, tmp_path: Pat
     assert server.files == {}, "the texts stay nowhere"
 
 
+def test_an_answer_with_unusual_line_ends_is_one_answer(server, tmp_path: Path) -> None:
+    server.answer = lambda request: line(request["custom_id"], completion("a\u2028b\x85c\x1cd"))
+    assert ask(server, tmp_path, 1) == ["a\u2028b\x85c\x1cd"]
+
+
+def test_an_account_that_is_used_up_is_told_and_what_was_answered_is_kept(server, tmp_path: Path) -> None:
+    used_up = json.dumps({"error": {"message": "no money", "code": "insufficient_quota"}}).encode()
+    server.answer = lambda request: line(request["custom_id"], used_up, 429) if "text 1" in str(request) else upper(request)
+    with pytest.raises(ConfigError, match=r"QuotaExhausted: .*no money"):
+        ask(server, tmp_path)
+    server.answer = upper
+    assert ask(server, tmp_path) == texts()
+    assert len(server.requests) == COUNT + 1
+
+
 def test_what_is_answered_is_not_asked_again(server, tmp_path: Path) -> None:
     ask(server, tmp_path, 4)
     assert ask(server, tmp_path) == texts()

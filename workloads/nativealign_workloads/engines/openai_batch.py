@@ -7,9 +7,11 @@ journal before it leaves and its id as soon as the endpoint says so; who comes a
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, Literal, TypeVar
 
 import openai
@@ -27,6 +29,8 @@ MAX_REQUESTS, MAX_BYTES = 50_000, 190_000_000
 ATTEMPTS = 6
 FIRST_POLL, LAST_POLL = 1.0, 60.0
 """Seconds between two questions whether a batch is done, doubling."""
+KEPT_SECONDS = 30 * 86400
+"""How long an endpoint keeps the answers to a batch; older ones are not looked for."""
 PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NAME = "nativealign"
 """Key of the batch's name in its metadata."""
@@ -108,21 +112,24 @@ class OpenAIBatchEngine:
         content = b"".join(self._line(intent.id, requests[intent.key]) for intent in batch.intents)
         file = self._call(lambda: self._client.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch"))
 
+        asked = False
+
         def create() -> str:
+            nonlocal asked
+            found, asked = self._find(batch) if asked else "", True
+            named = {NAME: batch.name}
             return (
-                self._find(batch)
-                or self._client.batches.create(
-                    input_file_id=file.id, endpoint=PATH, completion_window="24h", metadata={NAME: batch.name}
-                ).id
+                found
+                or self._client.batches.create(input_file_id=file.id, endpoint=PATH, completion_window="24h", metadata=named).id
             )
 
         self._journal.batch_left(batch, self._call(create))
 
     def _find(self, batch: Batch) -> str:
-        """The endpoint's id of a batch by its name; "" where it has none such."""
-        return next(
-            (found.id for found in self._client.batches.list(limit=100) if (found.metadata or {}).get(NAME) == batch.name), ""
-        )
+        """The endpoint's id of a batch by its name; "" where it has none such. The endpoint lists the newest first."""
+        oldest = time.time() - KEPT_SECONDS
+        recent = takewhile(lambda found: found.created_at > oldest, self._client.batches.list(limit=100))
+        return next((found.id for found in recent if (found.metadata or {}).get(NAME) == batch.name), "")
 
     def _finish(self, batch: Batch) -> dict[Key, Exception]:
         """Waits for a batch and settles it; what there is no reply for, and why."""
@@ -139,6 +146,9 @@ class OpenAIBatchEngine:
             with suppress(openai.OpenAIError):
                 self._client.files.delete(file)
         self._check(ended)
+        for problem in problems.values():
+            if isinstance(problem, StepError):  # what no other attempt can mend
+                raise problem
         return problems
 
     def _wait(self, identifier: str) -> RemoteBatch:
@@ -152,7 +162,7 @@ class OpenAIBatchEngine:
 
     def _read(self, file: str) -> Iterator[dict[str, Any]]:
         content = self._call(lambda: self._client.files.content(file).content)
-        return (json.loads(line) for line in content.decode().splitlines() if line)
+        return (json.loads(line) for line in content.split(b"\n") if line)
 
     def _settlement(self, intent: Intent, line: dict[str, Any] | None, problems: dict[Key, Exception]) -> Settlement:
         if line is None:
@@ -162,10 +172,7 @@ class OpenAIBatchEngine:
         if response.get("status_code") != 200:
             found = (response.get("body") or {}).get("error") or line.get("error") or {}
             status, message = response.get("status_code") or 500, str(found.get("message", "no answer"))
-            problem = self._endpoint.status_problem(status, message, found.get("code"), {})
-            if isinstance(problem, StepError):
-                raise problem
-            problems[intent.key] = problem
+            problems[intent.key] = self._endpoint.status_problem(status, message, found.get("code"), {})
             return Settlement(intent, 1)
         completion, bill = response["body"], Bill(requests=1)
         used, answer = bill.add(completion, intent.tokens)
