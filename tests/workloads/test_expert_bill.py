@@ -86,7 +86,7 @@ def test_the_endpoints_bill_equals_the_journal_after_200_kills(tmp_path: Path) -
             billing.strike(process)
             assert process.wait() == -signal.SIGKILL, "it ended before it could be killed: more requests are needed"
             billing.died.set()
-        unfinished = len(Journal(LocalStore(tmp_path), "journal", "test").replies)
+        unfinished = Journal(LocalStore(tmp_path), "journal", "test").answers
         replies = ask(tmp_path, server.url, REQUESTS)
     assert unfinished < REQUESTS
     assert [reply.id for reply in replies] == [f"r{number}" for number in range(REQUESTS)]

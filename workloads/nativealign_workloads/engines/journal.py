@@ -10,8 +10,10 @@ Several requests share one write. Called by the engines; steps read the usage.
 
 import asyncio
 import json
+import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -21,6 +23,8 @@ from nativealign_workloads.store import ObjectStore
 
 WRITE_SECONDS = 0.1
 """From the begin of one write to that of the next: what comes meanwhile goes together."""
+LOOKED_UP = 32
+"""Objects whose answers are held in memory; waves come in the order in which they were asked."""
 
 Key = tuple[str, int]
 """A request's id and its attempt."""
@@ -78,8 +82,10 @@ class Journal:
         self._noted = self._durable = 0
         self._next_write = 0.0
         self._writing = asyncio.Lock()
-        self.replies: dict[Key, Reply] = {}
-        """Answers that nobody needs to ask for again."""
+        self._places: dict[Key, str] = {}
+        """The object that holds the reply to a request: a shard may have more replies than memory."""
+        self._looked_up: OrderedDict[str, dict[Key, Reply]] = OrderedDict()
+        self._looking = threading.Lock()
         self.batches: dict[str, Batch] = {}
         """Those whose answers are not here, by name."""
         self.refresh()
@@ -89,7 +95,29 @@ class Journal:
         for info in self._store.list(f"{self._prefix}/"):
             if info.key not in self._read:
                 self._read.add(info.key)
-                self._take(json.loads(self._store.read(info.key)))
+                self._take(json.loads(self._store.read(info.key)), info.key)
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether the answer to a request is here, so that nobody needs to ask for it again."""
+        return key in self._places
+
+    @property
+    def answers(self) -> int:
+        """How many answers are here."""
+        return len(self._places)
+
+    def reply(self, key: Key) -> Reply:
+        """An answer that is here. Called from several threads."""
+        place = self._places[key]
+        with self._looking:
+            if place not in self._looked_up:
+                settled = json.loads(self._store.read(place))["settled"]
+                found = {_load_intent(row["intent"]).key: Reply(**row["reply"]) for row in settled if row["reply"]}
+                self._looked_up[place] = found
+                if len(self._looked_up) > LOOKED_UP:
+                    self._looked_up.popitem(last=False)
+            self._looked_up.move_to_end(place)
+            return self._looked_up[place][key]
 
     def usage(self) -> Json:
         """What was billed for all answers, and what the requests whose answer was lost may cost."""
@@ -134,16 +162,16 @@ class Journal:
         return Intent(f"{self._writer}-{uuid.uuid4().hex[:16]}", key_of(request), tokens)
 
     def _add(self, entry: Json) -> None:
-        self._write(entry)
-        self._take(entry)
+        self._take(entry, self._write(entry))
 
-    def _take(self, entry: Json) -> None:
+    def _take(self, entry: Json, place: str) -> None:
         self._open |= {row["id"]: row["tokens"] for row in entry.get("intents", []) if row["id"] not in self._settled}
         for row in entry.get("batches", []):
             batch = self.batches.setdefault(row["name"], Batch(row["name"], [_load_intent(found) for found in row["intents"]]))
             batch.id = row["id"] or batch.id
         for row in entry.get("settled", []):
             self._take_settled(row)
+        self._place(entry, place)
         settled = [name for name, batch in self.batches.items() if all(intent.id in self._settled for intent in batch.intents)]
         for name in settled:
             del self.batches[name]
@@ -155,8 +183,11 @@ class Journal:
         self._settled.add(intent.id)
         self._open.pop(intent.id, None)
         self._billed = billed_together([self._billed, row])
-        if row["reply"]:
-            self.replies.setdefault(intent.key, Reply(**row["reply"]))
+
+    def _place(self, entry: Json, place: str) -> None:
+        for row in entry.get("settled", []):
+            if row["reply"]:
+                self._places.setdefault(_load_intent(row["intent"]).key, place)
 
     async def _written(self) -> None:
         """Until all that is pending now is durable; who waits for another's write finds its own done with it."""
@@ -179,11 +210,13 @@ class Journal:
         finally:  # also where this task is cancelled, the next write waits for this one
             await asyncio.wait([write])
             self._failure, self._durable = write.exception(), upto
+        self._place(pending, write.result())
 
-    def _write(self, entry: Json) -> None:
+    def _write(self, entry: Json) -> str:
         key = f"{self._prefix}/{self._writer}-{len(self._read):06d}.json"
         self._read.add(key)
         self._store.create(key, json.dumps(entry, ensure_ascii=False).encode())
+        return key
 
 
 def _load_intent(row: Json) -> Intent:

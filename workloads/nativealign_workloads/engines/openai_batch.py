@@ -24,8 +24,8 @@ from nativealign_workloads.engines.pacing import Backoff
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import ConfigError, StepError, UnavailableError
 
-MAX_REQUESTS, MAX_BYTES = 50_000, 190_000_000
-"""Of one batch; OpenAI takes 200 MB."""
+MAX_REQUESTS, MAX_BYTES = 10_000, 190_000_000
+"""Of one batch, whose answers are in memory together; OpenAI takes 50,000 and 200 MB."""
 ATTEMPTS = 6
 FIRST_POLL, LAST_POLL = 1.0, 60.0
 """Seconds between two questions whether a batch is done, doubling."""
@@ -66,8 +66,7 @@ class OpenAIBatchEngine:
             for batch in list(self._journal.batches.values()):
                 self._finish(batch)
             given_up = self._ask(requests)
-        known = self._journal.replies
-        return [known.get(key_of(request)) or given_up[key_of(request)] for request in requests]
+        return [given_up.get(key_of(request)) or self._journal.reply(key_of(request)) for request in requests]
 
     def interrupt(self, error: StepError) -> None:
         self._interrupted = error
@@ -80,7 +79,7 @@ class OpenAIBatchEngine:
         """Until each request has a reply or is given up; returns the latter's."""
         given_up: dict[Key, Reply] = {}
         tries = Counter[Key]()
-        while left := [r for r in requests if key_of(r) not in self._journal.replies and key_of(r) not in given_up]:
+        while left := [r for r in requests if key_of(r) not in self._journal and key_of(r) not in given_up]:
             batch = self._journal.intend_batch(self._affordable(left))
             self._send(batch, {key_of(request): request for request in left})
             tries.update(intent.key for intent in batch.intents)

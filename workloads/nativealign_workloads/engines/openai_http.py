@@ -91,11 +91,10 @@ class OpenAIEngine:
         BudgetExhausted (after requests under way have ended), and UnavailableError `ExpertUnavailable` when several requests in a
         row got nothing usable. The answers that came before are in the journal.
         """
-        known = self._journal.replies
-        unknown = [request for request in requests if key_of(request) not in known]
+        unknown = [request for request in requests if key_of(request) not in self._journal]
         asked = asyncio.run_coroutine_threadsafe(self._generate(unknown), self._loop).result()
         fresh = {key_of(request): reply for request, reply in zip(unknown, asked, strict=True)}
-        return [fresh.get(key_of(request)) or known[key_of(request)] for request in requests]
+        return [fresh.get(key_of(request)) or self._journal.reply(key_of(request)) for request in requests]
 
     def interrupt(self, error: StepError) -> None:
         self._loop.call_soon_threadsafe(self._interrupt, error)

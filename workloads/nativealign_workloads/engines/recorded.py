@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from nativealign_workloads.engines.journal import Journal, key_of
+from nativealign_workloads.engines.journal import Journal, Key, key_of
 from nativealign_workloads.engines.protocol import Engine, Reply, Request
 from nativealign_workloads.errors import StepError
 
@@ -34,21 +34,21 @@ class Recorded:
         """As the engine's."""
         ordered = sorted(requests, key=lambda request: (-request.max_tokens, request.id))
         batches = [ordered[start : start + self._batch_size] for start in range(0, len(ordered), self._batch_size)]
-        known = self._journal.replies
         with self._lock:
-            self._ask([batch for batch in batches if any(key_of(request) not in known for request in batch)])
-        return [known[key_of(request)] for request in requests]
+            fresh = self._ask([batch for batch in batches if any(key_of(request) not in self._journal for request in batch)])
+        return [fresh.get(key_of(request)) or self._journal.reply(key_of(request)) for request in requests]
 
-    def _ask(self, batches: list[list[Request]]) -> None:
-        fresh: list[tuple[Request, Reply]] = []
+    def _ask(self, batches: list[list[Request]]) -> dict[Key, Reply]:
+        fresh: dict[Key, Reply] = {}
+        unkept: list[tuple[Request, Reply]] = []
         kept = time.monotonic()
         for batch in batches:
-            fresh += zip(batch, self._opened().generate(batch), strict=True)
-            if len(fresh) >= KEEP_CHUNKS or time.monotonic() - kept >= KEEP_SECONDS:
-                self._journal.record(fresh)
-                fresh, kept = [], time.monotonic()
-        if fresh:
-            self._journal.record(fresh)
+            unkept += zip(batch, self._opened().generate(batch), strict=True)
+            if len(unkept) >= KEEP_CHUNKS or time.monotonic() - kept >= KEEP_SECONDS or batch is batches[-1]:
+                self._journal.record(unkept)
+                fresh |= {key_of(request): reply for request, reply in unkept}
+                unkept, kept = [], time.monotonic()
+        return fresh
 
     def interrupt(self, error: StepError) -> None:
         self._interrupted = error
