@@ -13,11 +13,11 @@ import pytest
 from tests.workloads.openai_server import Answer, OpenAIServer, completion, error, openai_server
 
 from nativealign_workloads.engines.budget import Budget, BudgetExhausted
-from nativealign_workloads.engines.journal import Journal
+from nativealign_workloads.engines.journal import LOOKED_UP, Journal, key_of
 from nativealign_workloads.engines.openai_endpoint import Endpoint, estimated_tokens
 from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
 from nativealign_workloads.engines.pacing import Backoff, Pace, retry_after_seconds
-from nativealign_workloads.engines.protocol import Request
+from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import ConfigError, PermissionDenied, StoppedError, UnavailableError
 from nativealign_workloads.store import LocalStore
 
@@ -382,6 +382,26 @@ def test_an_interrupted_engine_lets_what_is_under_way_end_and_asks_no_more(serve
             call.result()
     assert len(server.requests) == 2
     assert journal(tmp_path).usage() == used(2)
+
+
+def test_answers_are_found_in_any_order_though_memory_holds_a_few_objects(tmp_path: Path) -> None:
+    record, asked = journal(tmp_path), requests(3 * LOOKED_UP)
+    for request in asked:
+        record.record([(request, Reply(request.id, f"answer to {request.id}", "Stop", 0, 0, "m"))])
+    again = journal(tmp_path)
+    assert again.answers == len(asked)
+    for request in [*asked, *reversed(asked)]:
+        assert again.reply(key_of(request)).text == f"answer to {request.id}"
+    assert ("r0", 1) not in again, "another attempt is another request"
+
+
+def test_what_another_writer_has_added_is_seen_when_looked_for(tmp_path: Path) -> None:
+    mine, other = journal(tmp_path), Journal(LocalStore(tmp_path), "journal", "another")
+    (request,) = requests(1)
+    other.record([(request, Reply(request.id, "answer", "Stop", 0, 0, "m"))])
+    assert key_of(request) not in mine
+    mine.refresh()
+    assert mine.reply(key_of(request)).text == "answer"
 
 
 def used(requests: int) -> dict[str, int]:
