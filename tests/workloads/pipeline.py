@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
+from unittest import mock
 
 import psutil
 import xxhash
@@ -290,10 +291,9 @@ def _run_here(world: World, unit: Unit) -> Ended:
         vocabulary.ENV_SCRATCH: str(folder / "scratch"),
         vocabulary.ENV_SECRETS: str(folder / "secrets"),
     }
-    context = from_environment(os.environ | environment)
-    said = {"step": unit.job.step, "phase": unit.job.phase, "index": unit.index} | find_phase([unit.job.step, unit.job.phase])(
-        context
-    )
+    phase = find_phase([unit.job.step, unit.job.phase])
+    with mock.patch.dict(os.environ, environment):  # a gang's rank reads it again
+        said = {"step": unit.job.step, "phase": unit.job.phase, "index": unit.index} | phase(from_environment(os.environ))
     shutil.rmtree(folder)
     return Ended(None, 0, [], TerminationMessage.model_validate(said), folder)
 

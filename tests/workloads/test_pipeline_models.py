@@ -86,6 +86,27 @@ def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, model
     assert means["perplexityAfter"]["mean"] == pytest.approx(sum(row["perplexityAfter"] for row in measured) / 12)
 
 
+def test_a_worker_of_adapters_is_measured_on_pairs_that_it_has_not_seen(here: Path):
+    train = WORKER["worker"]["train"] | {
+        "epochs": 8,
+        "lora": {"rank": 4},
+        "heldOutPercent": 25,
+        "evaluateEverySteps": 2,
+        "patience": 50,
+    }
+    spec = WORKER | {"worker": WORKER["worker"] | {"train": train}}
+    world = World(here / "world").made()
+    digests = run_phases(here, manifest_of("AlignJob", "web", spec), world, run_here, until="rewrite")["AlignJob/web"]
+    facts = manifest_facts(world.store, f"steps/train-worker/{digests['train-worker']}")
+    accepted = manifest_facts(world.store, f"steps/annotate/{digests['annotate']}")["accepted"]
+    assert facts["heldOut"]["pairs"] == facts["heldOut"]["generated"] == accepted // 4
+    assert 0 <= facts["heldOut"]["guardPassRate"] <= 1
+    steps = [step for step, _ in facts["heldOutCurve"]]
+    assert steps == sorted({*range(2, facts["steps"] + 1, 2), facts["steps"]})
+    assert facts["heldOutCurve"][-1][1] < facts["heldOutCurve"][0][1]
+    assert manifest_facts(world.store, f"steps/rewrite/{digests['rewrite']}")["chunks"]
+
+
 def drift(corpus: Path) -> None:
     """Adds a hundred texts of which each is nearly its neighbour and none its far ones, so that it matters which are compared."""
     lines = (corpus / "more.jsonl").read_bytes().splitlines()[:20]
