@@ -1,7 +1,7 @@
 """`make bench-rewrite`: tokens per second of the rewrite step beside the bare engine, on this machine's GPU or its processor.
 
 A worker is trained by the steps before, on the quickstart's corpus. The step is timed whole in this process: reading, chunking,
-prompts, generation, guards, segments, commit. The bare engine then gets the very prompts that the step asked: all of them in order
+prompts, generation, guards, journal, commit. The bare engine then gets the very prompts that the step asked: all of them in order
 of length, in batches of the same size, decoded and nothing more. Both load the model before their time begins.
 Prints JSON: seconds and tokens (of prompts and answers) per second of each, and the ratio.
 """

@@ -148,7 +148,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """What the expert answers for ever after the first segment, and what the user is told."""
+    """What the expert answers for ever after its first answers, and what the user is told."""
 
     answer: Answer
     code: ExitCode

@@ -114,7 +114,7 @@ def polished(request: dict[str, Any]) -> Answer:
 
 
 BUDGET = 180
-"""More requests than a segment takes, and fewer than two."""
+"""Fewer requests than the sample needs."""
 
 
 @pytest.fixture
