@@ -69,7 +69,7 @@ BY_WORKER = manifest_of(
             "base": {"fromConfig": TINY},
             "train": TRAINING | {"epochs": 1, "globalBatch": 16, "sequenceLength": 512, "checkpointEverySteps": 2},
         },
-        "rewrite": {"transformers": {"batchSize": 4}, "maxRetries": 0, "maxOutputRatio": 1},
+        "rewrite": {"transformers": {"batchSize": 64}, "maxRetries": 0, "maxOutputRatio": 1},
     },
 )
 EVALUATION = manifest_of(
