@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from nativealign_api.align import AlignGates, Chunking, Clean, Rewrite
 from nativealign_api.pretrain import MixEntry
 from nativealign_workloads.align.annotate import counted, summarize
 from nativealign_workloads.align.assess import gates, preservation
-from nativealign_workloads.align.chunks import counter, cut
+from nativealign_workloads.align.chunks import counter, cut, unless_overtaken
 from nativealign_workloads.align.clean import clean_text
 from nativealign_workloads.align.rewrite import Rewriter, document_row
 from nativealign_workloads.align.statistics import agreement, effect
@@ -24,6 +25,7 @@ from nativealign_workloads.engines import Reply, Request
 from nativealign_workloads.errors import StepError
 from nativealign_workloads.pretrain.tokenize import place
 from nativealign_workloads.pretrain.train import mix_sources
+from nativealign_workloads.store import LocalStore, NotFound
 from nativealign_workloads.training.gang import curve
 
 CONDUCT = load_conduct(BUILTIN["ar-1"].read_bytes(), "ar-1")
@@ -88,6 +90,27 @@ def test_a_refused_chunk_goes_to_the_expert_and_is_dropped_when_that_refuses_too
 def test_identity_pairs_stay_within_their_share(changed: int, percent: float) -> None:
     allowed = identity_limit(changed, percent)
     assert allowed * 100 <= percent * (changed + allowed) + 1e-6 * (changed + allowed)
+
+
+class Racing:
+    """A shard; after `looks` looks another writer has committed it."""
+
+    def __init__(self, folder: Path, looks: int) -> None:
+        store = LocalStore(folder)
+        self.context, self._looks = SimpleNamespace(store=store, phase_prefix="phase", index=0), looks
+
+    def committed(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+
+def test_a_writer_that_is_overtaken_while_it_reads_the_journal_ends_well(tmp_path: Path) -> None:
+    def work() -> dict[str, object]:
+        raise NotFound("phase/answers/00000/expert/w-000000.json", "the store")
+
+    assert unless_overtaken(Racing(tmp_path, 1), work) == {"skipped": True}  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        unless_overtaken(Racing(tmp_path, 2), work)  # type: ignore[arg-type]
 
 
 def test_pairs_are_counted_with_their_guards() -> None:

@@ -8,6 +8,7 @@ annotate  each shard: pairs of the sampled documents in it
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from nativealign_workloads.align.chunks import (
     open_journal,
     pinned_conduct,
     request,
+    unless_overtaken,
 )
 from nativealign_workloads.align.sampling import Ranked, draw, draw_stratified
 from nativealign_workloads.align.waves import Cut, answered, waves
@@ -118,9 +120,11 @@ def _train_tokenizer(context: Context, vocabulary: int) -> Path:
 def annotate(context: Context) -> Json:
     """Phase `annotate`: the pairs of one shard."""
     shard = ShardCommit(context)
-    if shard.committed():
-        clear_answers(context)
-        return {"skipped": True}
+    return unless_overtaken(shard, partial(_annotate, shard))
+
+
+def _annotate(shard: ShardCommit) -> Json:
+    context = shard.context
     (drawn,) = shard_records(context, "sample", 1)
     wanted = {row["id"] for row in record_rows(context.store, drawn, f"sample-{context.index:05d}")}
     rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])

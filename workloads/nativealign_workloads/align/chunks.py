@@ -12,7 +12,7 @@ from typing import Literal
 from nativealign_api.align import Chunking, Expert
 from nativealign_api.common import OpenAIEngine as OpenAISpec
 from nativealign_api.vocabulary import DEFAULT_SECRETS
-from nativealign_workloads.commit import Json
+from nativealign_workloads.commit import Json, ShardCommit
 from nativealign_workloads.conduct import Conduct, load_conduct
 from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
@@ -20,6 +20,7 @@ from nativealign_workloads.engines import Engine, Request
 from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.errors import ConfigError
+from nativealign_workloads.store import NotFound
 from nativealign_workloads.text.chunk import Chunk, chunk, context_of
 
 CountTokens = Callable[[str], int]
@@ -118,6 +119,21 @@ def open_journal(context: Context, engine: str) -> Journal:
 
 def answers_prefix(context: Context) -> str:
     return f"{context.phase_prefix}/answers/{context.index:05d}"
+
+
+def unless_overtaken(shard: ShardCommit, work: Callable[[], Json]) -> Json:
+    """What `work`, which commits the shard, returns; `skipped` where another writer has committed it, before or meanwhile.
+
+    Who commits first removes the journal, from which the slower one may still be reading.
+    """
+    try:
+        if not shard.committed():
+            return work()
+    except NotFound:
+        if not shard.committed():
+            raise
+    clear_answers(shard.context)
+    return {"skipped": True}
 
 
 def clear_answers(context: Context) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ from nativealign_workloads.align.chunks import (
     pinned_conduct,
     request,
     share_of,
+    unless_overtaken,
 )
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
 from nativealign_workloads.align.waves import Cut, answered, waves
@@ -149,9 +151,11 @@ def document_row(row: Json, results: list[Rewriting], lineage: Json) -> Json:
 def run(context: Context) -> Json:
     """Phase `rewrite`: one shard."""
     shard = ShardCommit(context)
-    if shard.committed():
-        clear_answers(context)
-        return {"skipped": True}
+    return unless_overtaken(shard, partial(_rewrite, shard))
+
+
+def _rewrite(shard: ShardCommit) -> Json:
+    context = shard.context
     upstream = manifest(context.store, context.job.inputs["dedup"])["shards"][context.index]
     context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
     expert = open_journal(context, "expert")
