@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nativealign_api.align import AlignGates, Chunking, Clean, Rewrite
 from nativealign_api.pretrain import MixEntry
 from nativealign_workloads.align.annotate import counted, summarize
-from nativealign_workloads.align.assess import gates, preservation
+from nativealign_workloads.align.assess import gates, kept_items, preservation
 from nativealign_workloads.align.chunks import counter, cut, unless_overtaken
 from nativealign_workloads.align.clean import clean_text
 from nativealign_workloads.align.rewrite import Rewriter, document_row
@@ -175,13 +175,14 @@ def test_a_gate_on_what_nobody_could_measure_does_not_pass() -> None:
 
 
 def test_numbers_that_are_lost_lower_the_preservation() -> None:
-    (kept,) = preservation([{"origin": "في ٢٠٢٠ بيعت 15 نسخة", "rewritten": "في 2020 بيعت نسخ"}], CONDUCT)["numbersKept"]
+    rows = [{"origin": "في ٢٠٢٠ بيعت 15 نسخة", "rewritten": "في 2020 بيعت نسخ"}]
+    (kept,) = preservation(rows, kept_items(rows, CONDUCT))["numbersKept"]
     assert kept == 0.5
 
 
 def test_names_that_are_lost_lower_the_preservation() -> None:
     row = {"origin": "زار الوفد القاهرة ثم بغداد والتقى Google هناك", "rewritten": "زار الوفد القاهرة والتقى Google هناك"}
-    assert preservation([row], CONDUCT)["namesKept"] == [pytest.approx(2 / 3)]
+    assert preservation([row], kept_items([row], CONDUCT))["namesKept"] == [pytest.approx(2 / 3)]
 
 
 def test_an_effect_is_that_of_pairs() -> None:

@@ -47,7 +47,8 @@ def measure(context: Context) -> Json:
     rows = draw(_rows(context), settings.documents, settings.seed)
     context.progress.begin(len(rows), "documents")
     conduct, _ = pinned_conduct(context)
-    measures: dict[str, list[float]] = preservation(rows, conduct)
+    kept = kept_items(rows, conduct)
+    measures: dict[str, list[float]] = preservation(rows, kept)
     if settings.perplexity_model:
         measures |= _perplexity(context, rows)
     if settings.toxicity_model:
@@ -66,7 +67,7 @@ def measure(context: Context) -> Json:
         "measures": {name: summarize(values, settings.seed) for name, values in measures.items()},
         "effects": effects(measures, settings.seed),
         "agreement": agreements,
-        "keptOfAll": {"numbers": kept_of_all(kept_numbers(rows, conduct)), "names": kept_of_all(kept_names(rows, conduct))},
+        "keptOfAll": {name: kept_of_all(items) for name, items in kept.items()},
         "usage": spent,
     }
     shard.commit(**facts, samples=shown(rows))
@@ -105,31 +106,34 @@ def draw(rows: Iterator[Json], count: int, seed: int) -> list[Json]:
     return [row for _, _, row in sorted(heapq.nsmallest(count, ranked, key=lambda item: item[:2]), key=lambda item: item[1])]
 
 
-def preservation(rows: list[Json], conduct: Conduct) -> dict[str, list[float]]:
+def preservation(rows: list[Json], kept: dict[str, list[Kept]]) -> dict[str, list[float]]:
     """For each document: shares of its numbers and of its names that are kept (nan where it has none), letters after over before,
     1 if anything changed.
-
-    What the code of conduct declares as removed (masked phone numbers, advertisements) does not count.
     """
-    numbers, names = kept_numbers(rows, conduct), kept_names(rows, conduct)
+    shares = {name: [found / known if known else float("nan") for found, known in items] for name, items in kept.items()}
     return {
-        "numbersKept": [kept / known if known else float("nan") for kept, known in numbers],
-        "namesKept": [kept / known if known else float("nan") for kept, known in names],
+        "numbersKept": shares["numbers"],
+        "namesKept": shares["names"],
         "lengthRatio": [length_ratio(row["origin"], row["rewritten"]) for row in rows],
         "changed": [float(row["origin"] != row["rewritten"]) for row in rows],
     }
 
 
-def kept_numbers(rows: list[Json], conduct: Conduct) -> list[Kept]:
-    """Of each document's numbers: how many its rewriting has, and how many there are."""
-    sides = [(numbers(without_declared(conduct, row["origin"])), numbers(row["rewritten"])) for row in rows]
-    return [(len(before) - round(lost_share(before, after) * len(before)), len(before)) for before, after in sides]
+def kept_items(rows: list[Json], conduct: Conduct) -> dict[str, list[Kept]]:
+    """Of each document's numbers, and of its names (places, persons, in Latin letters), how many its rewriting has.
+
+    What the code of conduct declares as removed (masked phone numbers, advertisements) does not count.
+    """
+    sides = [(without_declared(conduct, row["origin"]), row["rewritten"]) for row in rows]
+    found = [names_found(before, after) for before, after in sides]
+    return {
+        "numbers": [_kept_numbers(numbers(before), numbers(after)) for before, after in sides],
+        "names": [(sum(each), len(each)) for each in found],
+    }
 
 
-def kept_names(rows: list[Json], conduct: Conduct) -> list[Kept]:
-    """Of each document's names of places, persons and in Latin letters: how many its rewriting has, and how many there are."""
-    found = [names_found(without_declared(conduct, row["origin"]), row["rewritten"]) for row in rows]
-    return [(sum(each), len(each)) for each in found]
+def _kept_numbers(before: list[str], after: list[str]) -> Kept:
+    return len(before) - round(lost_share(before, after) * len(before)), len(before)
 
 
 def kept_of_all(kept: list[Kept]) -> float | None:
