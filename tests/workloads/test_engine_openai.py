@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.workloads.openai_server import Answer, OpenAIServer, completion, error, openai_server
 
+from nativealign_workloads.engines import journal as writing
 from nativealign_workloads.engines.budget import Budget, BudgetExhausted
 from nativealign_workloads.engines.journal import LOOKED_UP, Journal, key_of
 from nativealign_workloads.engines.openai_endpoint import Endpoint, estimated_tokens
@@ -325,6 +326,18 @@ def test_answers_that_a_spent_budget_cut_off_are_not_asked_for_again(server, eng
     assert [reply.text for reply in again.generate(requests(9))] == [f"TEXT {i}" for i in range(9)]
     assert len(server.requests) == 9
     assert journal(tmp_path).usage() == used(9)
+
+
+def test_what_was_answered_before_the_key_was_refused_is_kept(server, engine, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(writing, "WRITE_SECONDS", 0.5)
+    server.script.extend([Answer(body=completion("TEXT"))] * 4)
+    server.forever = error(401)
+    one = engine(journal=journal(tmp_path))
+    with pytest.raises(PermissionDenied):
+        one.generate(requests(9))
+    one.close()
+    assert journal(tmp_path).usage() == used(4) | {"requests": len(server.requests)}
+    assert journal(tmp_path).answers == 4
 
 
 def test_what_failed_and_useless_requests_cost_is_in_the_journal(server, engine, tmp_path: Path) -> None:

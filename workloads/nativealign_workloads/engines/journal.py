@@ -138,6 +138,12 @@ class Journal:
         self._pending["settled"].append(row)
         await self._written()
 
+    async def flush(self) -> None:
+        """Makes durable what is settled, also where who waited for it was cancelled. An intent of such a one has not left."""
+        self._pending["intents"] = []
+        if self._pending["settled"] and not self._failure:
+            await self._written()
+
     def record(self, answers: Iterable[tuple[Request, Reply]]) -> None:
         """Makes answers durable that cost nothing, all of them or none."""
         self._add({"settled": [Settlement(self._intent(request, 0), reply=reply).dump() for request, reply in answers]})

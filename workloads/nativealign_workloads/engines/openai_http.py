@@ -8,13 +8,15 @@ model, spent budget, an endpoint that gives nothing usable at all. The journal k
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import orjson
 
-from nativealign_workloads.engines.budget import Budget, BudgetExhausted
+from nativealign_workloads.engines.budget import Budget
 from nativealign_workloads.engines.journal import Intent, Journal, Settlement, key_of
 from nativealign_workloads.engines.openai_endpoint import (
     REQUEST_ID,
@@ -88,8 +90,8 @@ class OpenAIEngine:
         """Replies in the order of the requests; what the journal knows is not asked.
 
         Raises PermissionDenied `ExpertUnauthorized` (401, 403), ConfigError `ModelNotFound` (404) and `QuotaExhausted`,
-        BudgetExhausted (after requests under way have ended), and UnavailableError `ExpertUnavailable` when several requests in a
-        row got nothing usable. The answers that came before are in the journal.
+        BudgetExhausted, and UnavailableError `ExpertUnavailable` when several requests in a row got nothing usable, after the
+        requests under way have ended. The answers that came are in the journal, the last ones when the engine is closed.
         """
         unknown = [request for request in requests if key_of(request) not in self._journal]
         asked = asyncio.run_coroutine_threadsafe(self._generate(unknown), self._loop).result()
@@ -109,7 +111,7 @@ class OpenAIEngine:
     def _interrupt(self, error: StepError) -> None:
         self._interrupted = error
         for call in self._calls:
-            call.stop(error, now=False)
+            call.stop(error)
             self._loop.call_later(GIVE_UP_SECONDS, call.cancel)
 
     async def _shut_down(self) -> None:
@@ -118,6 +120,7 @@ class OpenAIEngine:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._session.close()
+        await self._journal.flush()
 
     async def _generate(self, requests: Sequence[Request]) -> list[Reply]:
         if self._interrupted and requests:
@@ -148,7 +151,7 @@ class OpenAIEngine:
                 call.give_up(self._endpoint.url, str(error))
                 return self._endpoint.no_reply(request.id, str(error), bill)
             except StepError as error:
-                call.stop(error, now=not isinstance(error, BudgetExhausted))
+                call.stop(error)
                 raise
             finally:
                 await self._book(bill, bill.reserved)  # the answer is lost
@@ -172,7 +175,8 @@ class OpenAIEngine:
                 wait = self._backoff.wait(failed, error.retry_after)
                 if error.retry_after is not None:
                     self._requests_pace.hold(wait)
-                await self._sleep(wait)
+                with call.pausing():
+                    await self._sleep(wait)
                 intent = await self._intend(request, call, bill)
         raise AssertionError("attempts is at least 1")
 
@@ -182,8 +186,9 @@ class OpenAIEngine:
         highest = estimated_tokens(request)
         self._budget.reserve(highest)
         bill.reserved = highest
-        await self._requests_pace.take(1)
-        await self._tokens_pace.take(highest)
+        with call.pausing():
+            await self._requests_pace.take(1)
+            await self._tokens_pace.take(highest)
         return await self._journal.intend(request, highest)
 
     async def _ask(self, request: Request, call: "_Call", bill: Bill, intent: Intent) -> tuple[Settlement, Reply]:
@@ -268,18 +273,29 @@ class _Call:
         self._width, self._health = width, health
         self.stopped_by: StepError | None = None
         self.tasks: list[asyncio.Task[Reply]] = []
+        self._pausing: set[asyncio.Task[Any] | None] = set()
 
     def check(self) -> None:
         """Raises what has stopped the call."""
         if self.stopped_by is not None:
             raise self.stopped_by
 
-    def stop(self, error: StepError, *, now: bool) -> None:
-        """Nothing new starts; what is under way, which is paid for, ends unless `now`."""
+    def stop(self, error: StepError) -> None:
+        """Nothing new starts; what is under way, which is paid for, ends."""
         if self.stopped_by is None:
             self.stopped_by = error
-            if now:
-                self.cancel()
+            for task in filter(None, self._pausing):
+                task.cancel()
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """While the request of this task is not at the endpoint: there is nothing to wait for when the call is stopped."""
+        task = asyncio.current_task()
+        self._pausing.add(task)
+        try:
+            yield
+        finally:
+            self._pausing.discard(task)
 
     def cancel(self) -> None:
         for task in self.tasks:
@@ -294,8 +310,7 @@ class _Call:
                     "ExpertUnavailable",
                     f"{endpoint} gave nothing usable to {self._health.failures} requests; the last: {problem}",
                     "check that the endpoint is up and speaks the chat completions protocol",
-                ),
-                now=True,
+                )
             )
 
 

@@ -63,11 +63,12 @@ def start_deepspeed() -> ModuleType:
         deepspeed.ops.__compatible_ops__ = {}
     else:
         accelerator.set_device(local_rank())
-    if "RANK" not in os.environ and not torch.distributed.is_initialized():
+    if "RANK" not in os.environ:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
-        store = torch.distributed.HashStore()
-        backend = accelerator.communication_backend_name()
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        if not torch.distributed.is_initialized():
+            store = torch.distributed.HashStore()
+            backend = accelerator.communication_backend_name()
+            torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     module: ModuleType = deepspeed
     return module
