@@ -163,6 +163,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "transformers": {"batchSize": 8, "precision": "BFloat16"},
             "maxOutputRatio": 2,
             "maxRetries": 2,
+            "chunksPerShard": 3000,
             "parallelism": 16,
             "resources": RESOURCES,
         },

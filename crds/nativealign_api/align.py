@@ -313,6 +313,9 @@ class Rewrite(Model):
     """Longest rewriting, in tokens, as a multiple of the chunk's length (64 are added)."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 1
     """Times that a chunk is generated again when a guard says Retry."""
+    chunks_per_shard: Annotated[Count, Field(ge=1)] = 4000
+    """Chunks of a shard, as estimated from a sample, where sharding.shards is not given; at most 10,000 shards are made. For each
+    shard a pod loads the worker once."""
     parallelism: Annotated[int | None, Operational, Field(ge=1, le=10000)] = None
     """Pods at the same time; default spec.parallelism."""
     resources: Annotated[Resources | None, Operational] = None

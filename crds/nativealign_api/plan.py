@@ -182,7 +182,7 @@ def _plan_step(definition: StepDefinition, spec: JobSpec, pinned: Pinned, known:
     return Step(
         name=definition.name,
         version=version,
-        digest=_step_digest(definition.name, version, facts, inputs, sources) if complete else None,
+        digest=_step_digest(definition.name, version, facts, inputs, sources, pinned) if complete else None,
         inputs={name: prefix for name, prefix in inputs.items() if prefix},
         parameters={path: _dump(value) for path, value in values.items() if value is not None},
         phases=tuple(_phases(definition, spec, _shards(definition, spec, pinned, sources))),
@@ -190,8 +190,11 @@ def _plan_step(definition: StepDefinition, spec: JobSpec, pinned: Pinned, known:
     )
 
 
-def _step_digest(name: str, version: int, values: dict[str, Any], inputs: dict[str, Any], sources: tuple[Source, ...]) -> str:
+def _step_digest(
+    name: str, version: int, values: dict[str, Any], inputs: dict[str, Any], sources: tuple[Source, ...], pinned: Pinned
+) -> str:
     facts = {"step": name, "version": version, "inputs": inputs, "sources": [[s.name, s.digest] for s in sources]}
+    facts |= {"shards": pinned.shards[name]} if name in pinned.shards else {}
     return digest(facts | {"parameters": {path: identity(value) for path, value in values.items()}})
 
 
@@ -218,17 +221,19 @@ def _sources(spec: JobSpec, version: int, known: dict[str, str | None], pinned: 
 
 
 def _source(entry: MixEntry, spec: PretrainJobSpec, version: int, tokenizer: str, prefix: str, pinned: Pinned) -> Source:
-    facts = {
+    shards = pinned.shards.get(f"mix/{entry.name}", 1)
+    view = entry.view if entry.align_job else None
+    facts: dict[str, Any] = {
         "step": "tokenize",
         "version": version,
         "input": prefix,
         "corpus": identity(entry.corpus),
-        "view": entry.view if entry.align_job else None,
+        "view": view,
         "tokenizer": tokenizer,
         "sequenceLength": spec.sequence_length,
     }
-    view = entry.view if entry.align_job else None
-    return Source(entry.name, digest(facts), prefix, view, pinned.shards.get(f"mix/{entry.name}", 1))
+    facts |= {"shards": shards} if view else {}
+    return Source(entry.name, digest(facts), prefix, view, shards)
 
 
 def _shards(definition: StepDefinition, spec: JobSpec, pinned: Pinned, sources: tuple[Source, ...]) -> int:
@@ -236,7 +241,12 @@ def _shards(definition: StepDefinition, spec: JobSpec, pinned: Pinned, sources: 
         return max(1, sum(source.shards for source in sources))
     if definition.name == "evaluate":
         return 2 if value_at(spec, "baseline") else 1
-    return pinned.shards.get("corpora", 1)
+    return step_shards(definition.name, pinned)
+
+
+def step_shards(name: str, pinned: Pinned) -> int:
+    """Shards of an AlignJob's step: its own where it cuts its input anew, else those of the corpora."""
+    return pinned.shards.get(name, pinned.shards.get("corpora", 1))
 
 
 def _phases(definition: StepDefinition, spec: JobSpec, shards: int) -> Iterator[Phase]:

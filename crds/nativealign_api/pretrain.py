@@ -56,7 +56,7 @@ class PretrainJobSpec(JobSpec):
     when_exhausted: Literal["Repeat", "Renormalise", "Fail"] = "Repeat"
     """When a source has no tokens left: start it again, share its weight among the others, or fail before training."""
     sharding: Sharding = Sharding()
-    """How each source of files is cut for tokenizing."""
+    """How each source is cut for tokenizing."""
     max_quarantined_percent: Annotated[Percent, Operational] = 5.0
     """Unreadable records of a source of files, at most, in percent."""
     sequence_length: Annotated[int, Field(ge=16, le=1_048_576)] = 4096

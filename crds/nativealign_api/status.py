@@ -98,7 +98,7 @@ class Pinned(StatusModel):
     upstream: dict[str, dict[str, str]] = {}
     """For each referenced job (kind/name) its uid and the digest of each of its committed steps."""
     shards: dict[str, int] = {}
-    """Number of shards of each input that is read in shards."""
+    """Number of shards of each input that is read in shards, and of each step that cuts its input anew."""
     step_versions: dict[str, int] = {}
     """Version of each step at the start."""
     images: dict[str, str] = {}

@@ -88,7 +88,7 @@ ALIGN_STEPS = (
     _step("train-worker", 2, "worker.base worker.train chunking", "annotate conduct worker.base",
           PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
           resources="worker.resources", enabled=_has_worker),
-    _step("rewrite", 3, "rewrite chunking expert worker.base decontamination", "dedup conduct train-worker decontamination.data",
+    _step("rewrite", 4, "rewrite chunking expert worker.base decontamination", "dedup conduct train-worker decontamination.data",
           _sharded("rewrite", accelerator=True), COMMIT,
           resources="rewrite.resources", parallelism="rewrite.parallelism"),
     _step("assess", 2, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",

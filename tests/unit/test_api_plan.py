@@ -38,6 +38,16 @@ def _digests(found: Plan) -> dict[str, str | None]:
     return {step.name: step.digest for step in found.steps if step.name != INSPECT}
 
 
+def test_rewrite_has_shards_of_its_own_and_its_digest_holds_their_number() -> None:
+    spec = specs.SPECS["AlignJob"]
+    pinned = _pinned("AlignJob", spec)
+    more = pinned.model_copy(update={"shards": pinned.shards | {"rewrite": 300}})
+    before, after = _plan("AlignJob", spec, pinned), _plan("AlignJob", spec, more)
+    assert [phase.indexes for phase in after.step("rewrite").phases] == [300, 1]
+    changed = {name for name, digest in _digests(after).items() if digest != _digests(before)[name]}
+    assert changed == {"rewrite", "assess"}
+
+
 @cache
 def _readers(kind: str, path: str) -> frozenset[str]:
     """Steps whose declared fields include the leaf, by the table of steps."""

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.specs import parse
 
+from nativealign_api.align import Chunking
 from nativealign_api.common import Corpus
 from nativealign_api.plan import plan
 from nativealign_api.resolved import resolve
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import NoInputError
-from nativealign_workloads.inspection.corpora import plan_shards
+from nativealign_workloads.inspection.corpora import expected_chunks, plan_shards, rewrite_shards
 from nativealign_workloads.progress import Progress
 from nativealign_workloads.sources import SourceFile, files, matches, open_source, required_files, split_pattern
 from nativealign_workloads.store import LocalStore
@@ -200,3 +201,14 @@ def test_no_shard_has_twice_its_fair_share(sizes: list[list[int]], shards: int) 
         for units in plan_shards(given_corpora, listings, shards)
     ]
     assert max(loads) <= 2 * sum(size.values()) / shards * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "documents", "shards"), [({}, 1, 1), ({}, 6000, 5), ({}, 10**9, 10_000), ({"shards": 3}, 6000, 3)]
+)
+def test_rewrite_has_shards_of_about_so_many_chunks(sharding: dict[str, int], documents: int, shards: int) -> None:
+    rewrite = {"chunksPerShard": 3000}
+    spec = {"corpora": [{"name": "web", "uri": "corpus/"}], "expert": {"rules": {}}, "rewrite": rewrite, "sharding": sharding}
+    found = [{"expectedDocuments": documents, "expectedWords": documents * 350}]
+    assert rewrite_shards(found, parse("AlignJob", spec).spec) == shards
+    assert expected_chunks(6000, 6000 * 700, Chunking(max_tokens=512)) / 5 == pytest.approx(3000, rel=0.1)

@@ -118,16 +118,19 @@ def drift(corpus: Path) -> None:
 def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path):
     make_corpus(tmp_path / "corpus", 400)
     drift(tmp_path / "corpus")
-    survivors, held_out = [], []
-    for shards in (1, 7, 64):
-        world = World(tmp_path / f"cut-in-{shards}").made()
-        job = manifest_of("AlignJob", "web", RULES | {"sharding": {"shards": shards}})
+    survivors, held_out, rewritten_in = [], [], []
+    for cut in ({"shards": 1}, {"shards": 7}, {"shards": 64}, {}):
+        world = World(tmp_path / f"cut-in-{cut.get('shards')}").made()
+        job = manifest_of("AlignJob", "web", RULES | {"sharding": cut, "rewrite": {"chunksPerShard": 100}})
         digests = run_phases(tmp_path, job, world, run_here, until="rewrite")["AlignJob/web"]
         kept = rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")
         survivors.append({row["id"]: row["rewritten"] for row in kept})
         held_out.append(sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["heldOut"]))
-    assert survivors[0] == survivors[1] == survivors[2]
-    assert held_out[0] == held_out[1] == held_out[2]
+        rewritten_in.append(len(list((world.store / f"steps/rewrite/{digests['rewrite']}/rewrite/shards").iterdir())))
+    assert all(found == survivors[0] for found in survivors)
+    assert all(found == held_out[0] for found in held_out)
+    assert rewritten_in[:3] == [1, 7, 64]
+    assert 3 <= rewritten_in[3] <= 8
 
 
 def test_two_processes_train_to_the_same_losses_as_one(here: Path):

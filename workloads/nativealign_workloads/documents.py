@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from nativealign_api.common import Corpus
-from nativealign_workloads.commit import Json, read_json, step_rows
+from nativealign_workloads.commit import Json, manifest, read_json, rows_between, run_of
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import NoInputError
 from nativealign_workloads.inspection.corpora import fields_of, shard_key
@@ -47,8 +47,9 @@ def _records(context: Context, corpus: Corpus, unit: Json) -> Iterator[Record | 
                 yield record
 
 
-def view_documents(context: Context, prefix: str, view: str, shard: int) -> Iterator[tuple[str, str]]:
-    """(id, text) of one shard of an AlignJob: `Raw` as read, `Cleaned` after clean, `Aligned` after rewrite."""
-    for row in step_rows(context.store, prefix, "documents", [shard]):
+def view_documents(context: Context, prefix: str, view: str, shard: int, shards: int) -> Iterator[tuple[str, str]]:
+    """(id, text) of one of so many shards of an AlignJob: `Raw` as read, `Cleaned` after clean, `Aligned` after rewrite."""
+    records = manifest(context.store, prefix)["shards"]
+    for row in rows_between(context.store, records, "documents", *run_of(records, "documents", shard, shards)):
         context.check_stop()
         yield row["id"], next(row[column] for column in COLUMNS[view] if column in row)

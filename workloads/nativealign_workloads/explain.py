@@ -6,15 +6,17 @@ user's own id, for which the documents of all shards are looked through.
 
 import argparse
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from nativealign_api.common import Corpus
 from nativealign_api.vocabulary import Outcome
-from nativealign_workloads.commit import Json, record_rows
+from nativealign_workloads.commit import Json, count_rows, record_rows
 from nativealign_workloads.errors import NoInputError, StepError, UsageError
 from nativealign_workloads.inspection.corpora import plan_shards
-from nativealign_workloads.ledger import document_id
+from nativealign_workloads.ledger import Tally, document_id
 from nativealign_workloads.report.gather import Job, collect, open_job_store, read_status
 from nativealign_workloads.sources import SourceFile
 from nativealign_workloads.store import ObjectStore
@@ -32,7 +34,7 @@ def explain(store: ObjectStore, job: Job, document: str) -> Iterator[str]:
     yield f"clean: {_fate(row)}" + (f"; {', '.join(row['operations'])}" if row.get("operations") else "")
     for step, tell in (("dedup", _dedup), ("annotate", _annotate), ("rewrite", _rewrite)):
         if step in job.manifests:
-            yield from (f"{step}: {line}" for line in tell(store, job.manifests[step]["shards"][shard], row["id"]))
+            yield from (f"{step}: {line}" for line in tell(store, _record(store, job, step, shard, row["id"]), row["id"]))
 
 
 def _cleaned(store: ObjectStore, job: Job, document: str) -> tuple[int, Json]:
@@ -63,6 +65,19 @@ def _shard_of(job: Job, corpus: str, key: str, ordinal: int) -> int | None:
             if (unit["corpus"], unit["key"], ordinal % step) == (corpus, key, offset):
                 return shard
     return None
+
+
+def _record(store: ObjectStore, job: Job, step: str, shard: int, identifier: str) -> Json:
+    """What the step recorded of the shard with the document; rewrite cuts what dedup has left into shards of its own."""
+    records: list[Json] = job.manifests[step]["shards"]
+    if step != "rewrite":
+        return records[shard]
+    upstream = job.manifests["dedup"]["shards"]
+    ids = (row["id"] for row in record_rows(store, upstream[shard], "documents"))
+    before = count_rows(upstream[:shard], "documents")
+    place = next((place for place, other in enumerate(ids, before) if other == identifier), None)
+    ends = list(accumulate(Tally.load(record["tally"]).read.count for record in records))
+    return {"parts": {}} if place is None else records[bisect_right(ends, place)]
 
 
 def _found(store: ObjectStore, shard: Json, identifier: str) -> tuple[str, Json]:

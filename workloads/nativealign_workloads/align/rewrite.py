@@ -16,6 +16,7 @@ from typing import Literal
 
 from nativealign_api.align import Chunking, Expert, Rewrite
 from nativealign_api.common import TransformersEngine as TransformersSpec
+from nativealign_api.plan import step_shards
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import (
     Piece,
@@ -31,7 +32,7 @@ from nativealign_workloads.align.chunks import (
 )
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
 from nativealign_workloads.align.waves import Cut, answered, waves
-from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, rows_between, run_of, shard_records
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
@@ -155,10 +156,7 @@ def run(context: Context) -> Json:
 
 
 def _rewrite(shard: ShardCommit) -> Json:
-    context = shard.context
-    upstream = manifest(context.store, context.job.inputs["dedup"])["shards"][context.index]
-    context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
-    expert = open_journal(context, "expert")
+    context, expert = shard.context, open_journal(shard.context, "expert")
     tally, facts = _divide(shard, _rewritten(context, expert), question_finder(context))
     expert.refresh()
     shard.commit(tally, **facts, usage=expert.usage())
@@ -175,8 +173,7 @@ def _rewritten(context: Context, expert_journal: Journal) -> Iterator[Json]:
     expert = open_expert(context, context.job.require("expert", Expert), conduct, expert_journal, paid)
     ratio, count = settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD), counter(tokenizer)
     lineage = {"conduct": conduct_hash, "worker": context.job.inputs.get("train-worker", "").rpartition("/")[2] or None}
-    rows = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
-    documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in rows)
+    documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in _documents(context))
     with closing(Rewriter(conduct, settings, worker, expert, ratio)) as rewriter:
 
         def rewrite(wave: list[Cut]) -> list[Json]:
@@ -187,6 +184,14 @@ def _rewritten(context: Context, expert_journal: Journal) -> Iterator[Json]:
             for row in found:
                 context.progress.advance()
                 yield row
+
+
+def _documents(context: Context) -> Iterator[Json]:
+    """The documents of this shard: a run of all that dedup has left, whatever its shards were."""
+    upstream = manifest(context.store, context.job.inputs["dedup"])["shards"]
+    first, end = run_of(upstream, "documents", context.index, context.job.indexes)
+    context.progress.begin(end - first, "documents")
+    return rows_between(context.store, upstream, "documents", first, end)
 
 
 def _annotated(context: Context) -> Json:
@@ -231,7 +236,7 @@ def _why_removed(rewritten: str, question_in: Callable[[str], str]) -> Json:
 def commit(context: Context) -> Json:
     """Phase `commit`."""
     upstream = manifest(context.store, context.job.inputs["dedup"])
-    records = shard_records(context, "rewrite", len(upstream["shards"]))
+    records = shard_records(context, "rewrite", step_shards("rewrite", context.job.pinned))
     facts = {name: _sum(record["facts"][name] for record in records) for name in ("chunks", "guards")}
     spent = usage(record["facts"]["usage"] for record in records)
     headline = {"counts": facts["chunks"], "usage": spent}

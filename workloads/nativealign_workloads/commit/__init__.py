@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from nativealign_workloads.store import AlreadyExists, NotFound, ObjectStore
 
 Json = dict[str, Any]
 FRAME_ROWS = 250
-"""Rows of a frame, which a writer and a reader hold in memory."""
+"""Rows of every frame but the last, which a writer and a reader hold in memory. Records rely on it."""
 
 
 def record_key(prefix: str, phase: str, shard: int) -> str:
@@ -44,24 +45,26 @@ def dump(value: Json) -> bytes:
 class PartWriter:
     """Writes rows into a part in scratch, frame by frame. Memory holds one frame; no file stays open, as there may be thousands."""
 
-    def __init__(self, path: Path, frame_rows: int = FRAME_ROWS) -> None:
+    def __init__(self, path: Path) -> None:
         path.write_bytes(b"")
-        self._frame_rows = frame_rows
         self._pending: list[Json] = []
         self.path, self.rows = path, 0
+        self.frames: list[int] = []
+        """Bytes of each frame."""
 
     def add(self, row: Json) -> None:
         self._pending.append(row)
         self.rows += 1
-        if len(self._pending) >= self._frame_rows:
+        if len(self._pending) == FRAME_ROWS:
             self._flush()
 
     def close(self) -> None:
-        self._flush()
+        if self._pending:
+            self._flush()
 
     def _flush(self) -> None:
         with self.path.open("ab") as file:
-            file.write(encode_frame(self._pending))
+            self.frames.append(file.write(encode_frame(self._pending)))
         self._pending = []
 
 
@@ -112,6 +115,8 @@ class ShardCommit:
             writer.close()
             self._files[f"{name}.jsonl.zst"] = (writer.path, writer.rows)
         parts = {name: self._upload(name, path, rows) for name, (path, rows) in sorted(self._files.items())}
+        for name, writer in self._writers.items():
+            parts[f"{name}.jsonl.zst"]["frames"] = writer.frames
         record = {
             "shard": self.index,
             "phase": self.context.job.phase,
@@ -176,12 +181,15 @@ def shard_records(context: Context, phase: str, shards: int) -> list[Json]:
     return records
 
 
-def record_rows(store: ObjectStore, record: Json, part: str) -> Iterator[Json]:
-    """The rows of a part that a shard's record names; none where it has no such part."""
+def record_rows(store: ObjectStore, record: Json, part: str, first: int = 0, end: int | None = None) -> Iterator[Json]:
+    """Rows `first` to `end` of a part that a shard's record names; none where it has no such part."""
     found = record["parts"].get(f"{part}.jsonl.zst")
     if found:
+        before = found.get("frames", [])[: first // FRAME_ROWS]
+        skipped = len(before) * FRAME_ROWS
         with store.open(found["key"]) as stream:
-            yield from read_rows(stream, found["key"])
+            stream.seek(sum(before))
+            yield from islice(read_rows(stream, found["key"]), first - skipped, None if end is None else end - skipped)
 
 
 def step_rows(store: ObjectStore, prefix: str, part: str, shards: Iterable[int] | None = None) -> Iterator[Json]:
@@ -189,6 +197,26 @@ def step_rows(store: ObjectStore, prefix: str, part: str, shards: Iterable[int] 
     records = manifest(store, prefix)["shards"]
     for shard in range(len(records)) if shards is None else shards:
         yield from record_rows(store, records[shard], part)
+
+
+def rows_between(store: ObjectStore, records: list[Json], part: str, first: int, end: int) -> Iterator[Json]:
+    """Rows `first` to `end` of a part, counted over the shards' records."""
+    for record in records:
+        rows = count_rows([record], part)
+        if first < rows and end > 0:
+            yield from record_rows(store, record, part, max(0, first), min(end, rows))
+        first, end = first - rows, end - rows
+
+
+def run_of(records: Iterable[Json], part: str, shard: int, shards: int) -> tuple[int, int]:
+    """Places (first, end) in a part of what one of so many shards gets: runs that follow each other, equal up to one row."""
+    rows = count_rows(records, part)
+    return rows * shard // shards, rows * (shard + 1) // shards
+
+
+def count_rows(records: Iterable[Json], part: str) -> int:
+    """Rows of a part in all those shards' records."""
+    return sum(record["parts"].get(f"{part}.jsonl.zst", {"rows": 0})["rows"] for record in records)
 
 
 def fetch_folder(store: ObjectStore, record: Json, name: str, target: Path) -> Path:

@@ -30,11 +30,18 @@ def run(context: Context) -> Json:
     pinned = context.job.pinned.model_copy(
         update={
             "inputs": {name: item["digest"] for name, item in found.items() if item.get("digest")} | context.job.pinned.inputs,
-            "shards": {name: item["shards"] for name, item in found.items() if item.get("shards")} | context.job.pinned.shards,
+            "shards": _shards(found) | context.job.pinned.shards,
             "step_versions": {step.name: step.version for step in STEPS[context.job.kind]} | context.job.pinned.step_versions,
         }
     )
     return _commit(context, spec, pinned, found)
+
+
+def _shards(found: dict[str, Json]) -> dict[str, int]:
+    """Shards of each input that is read in shards, and of rewrite."""
+    inputs = {name: item["shards"] for name, item in found.items() if "shards" in item}
+    read = found.get("corpora", {})
+    return inputs | ({"rewrite": read["rewriteShards"]} if "rewriteShards" in read else {})
 
 
 def look(context: Context, spec: Any) -> dict[str, Json]:
@@ -43,7 +50,7 @@ def look(context: Context, spec: Any) -> dict[str, Json]:
     found: dict[str, Json] = {}
     wanted = {name: upstream for name, upstream in expected_inputs(spec).items() if name not in context.job.pinned.inputs}
     for name, upstream in wanted.items():
-        found[name] = _look_upstream(context, name, upstream) if upstream else _look_at(context, spec, name)
+        found[name] = _look_upstream(context, spec, name, upstream) if upstream else _look_at(context, spec, name)
         context.progress.advance()
     return found
 
@@ -52,7 +59,11 @@ def _look_at(context: Context, spec: Any, name: str) -> Json:
     if name == "corpora":
         _check_clean(spec.clean)
         pinned = corpora.pin(context, spec.corpora, spec.sharding)
-        return pinned | {"forecast": corpora.forecast(pinned["corpora"], spec, folders.instruction_tokens(spec.code_of_conduct))}
+        facts, instructions = pinned["corpora"], folders.instruction_tokens(spec.code_of_conduct)
+        return pinned | {
+            "forecast": corpora.forecast(facts, spec, instructions),
+            "rewriteShards": corpora.rewrite_shards(facts, spec),
+        }
     if name.startswith("mix/"):
         entry = next(entry for entry in spec.mix if f"mix/{entry.name}" == name)
         return corpora.pin(context, [entry.corpus], spec.sharding)
@@ -72,12 +83,15 @@ def _check_clean(settings: Clean) -> None:
         check_countries(settings.personal_data.countries)
 
 
-def _look_upstream(context: Context, name: str, upstream: str) -> Json:
+def _look_upstream(context: Context, spec: Any, name: str, upstream: str) -> Json:
     job, _, step = upstream.rpartition("/")
     prefix = step_prefix(step, context.job.pinned.upstream[job][step])
     value = manifest(context.store, prefix)
     facts = {"upstream": upstream, "prefix": prefix}
-    return facts | ({"shards": len(value["shards"])} if name.startswith("mix/") else {})
+    if not name.startswith("mix/"):
+        return facts
+    size = sum(part["bytes"] for shard in value["shards"] for file, part in shard["parts"].items() if file.startswith("documents."))
+    return facts | {"shards": corpora.count_shards(size, spec.sharding)}
 
 
 def _commit(context: Context, spec: Any, pinned: Pinned, found: dict[str, Json]) -> Json:

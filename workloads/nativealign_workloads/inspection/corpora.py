@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-from nativealign_api.align import AlignJobSpec, Expert
+from nativealign_api.align import AlignJobSpec, Chunking, Expert
 from nativealign_api.common import Corpus, Sharding
 from nativealign_api.identity import digest
 from nativealign_api.plan import input_prefix
@@ -25,13 +25,17 @@ TOKENS_PER_WORD = 2.0
 """Assumption of the forecast: what tokenizers of multilingual models need for an Arabic word."""
 
 
+MOST_SHARDS = 10_000
+"""Shards of rewrite; an Indexed Job has 100,000 at most, and its record names each."""
+
+
 def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
     """Lists the corpora, cuts them into shards, writes both under `inputs/<digest>/`, and returns the facts."""
     sources = [open_source(context, corpus.uri) for corpus in given]
     listings = [data_files(source) for source in sources]
     check_names(given, listings)
     size = sum(file.size for listing in listings for file in listing)
-    shards = sharding.shards or max(1, math.ceil(size / sharding.target_bytes))
+    shards = count_shards(size, sharding)
     units = plan_shards(given, listings, shards)
     content = {
         "files": [[c.name, f.key, f.size, f.etag] for c, fs in zip(given, listings, strict=True) for f in fs],
@@ -50,6 +54,11 @@ def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
         "bytes": size,
         "corpora": facts,
     }
+
+
+def count_shards(size: int, sharding: Sharding) -> int:
+    """Shards of so many compressed bytes."""
+    return sharding.shards or max(1, math.ceil(size / sharding.target_bytes))
 
 
 def data_files(source: Source) -> list[SourceFile]:
@@ -177,10 +186,24 @@ def forecast(facts: list[Json], spec: AlignJobSpec, instructions: int) -> Json:
     words = sum(item["expectedWords"] for item in facts)
     asked = min(documents, spec.seed.documents) if spec.worker else documents
     tokens = round(words * TOKENS_PER_WORD * asked / documents) if documents else 0
-    chunks = max(asked, math.ceil(tokens / spec.chunking.max_tokens))
-    prompt = tokens + chunks * instructions
+    prompt = tokens + expected_chunks(asked, tokens, spec.chunking) * instructions
     found = {"documents": documents, "words": words, "expertDocuments": asked, "promptTokens": prompt, "completionTokens": tokens}
     return found | _money(prompt, tokens, spec.expert)
+
+
+def expected_chunks(documents: int, tokens: int, chunking: Chunking) -> int:
+    """Chunks of so many documents: the last one of each is filled in part."""
+    return documents + tokens // chunking.max_tokens
+
+
+def rewrite_shards(facts: list[Json], spec: AlignJobSpec) -> int:
+    """Shards of rewrite, from the sample of each corpus, before anything is filtered."""
+    if spec.sharding.shards:
+        return spec.sharding.shards
+    documents = sum(item["expectedDocuments"] for item in facts)
+    tokens = round(sum(item["expectedWords"] for item in facts) * TOKENS_PER_WORD)
+    wanted = math.ceil(expected_chunks(documents, tokens, spec.chunking) / spec.rewrite.chunks_per_shard)
+    return min(max(1, wanted), MOST_SHARDS)
 
 
 def _money(prompt: int, completion: int, expert: Expert) -> Json:

@@ -82,7 +82,7 @@ def _all_texts(context: Context) -> Iterator[str]:
 def _texts(context: Context, source: ResolvedSource, shard: int, tally: Tally) -> Iterator[str]:
     """The texts of one shard of a source; what cannot be read is tallied as quarantined."""
     if source.view:
-        for identifier, text in view_documents(context, source.input, source.view, shard):
+        for identifier, text in view_documents(context, source.input, source.view, shard, source.shards):
             tally.add(identifier, Outcome.OUT)
             yield text
         return
