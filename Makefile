@@ -9,7 +9,7 @@ SELF = $(UV) pip install --quiet --python $(BIN)/python --no-deps --build-constr
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test lint unit contract workloads golden chart control-plane e2e fault-campaign store-campaign generate verify lock bench-memory bench-dedup bench-guards bench-rewrite bench-expert bench-training bench-operator clean
+.PHONY: help quickstart test lint unit contract workloads vllm golden chart control-plane e2e fault-campaign store-campaign generate verify lock bench-memory bench-dedup bench-guards bench-rewrite bench-expert bench-training bench-operator clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,15 @@ golden: $(VENV)/.dev ## published answers replayed
 
 workloads: $(VENV)/.dev ## every step with real models, DeepSpeed, an S3 server, a browser
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/workloads
+
+.venv-vllm/.done: $(UV) tests/vllm/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	DS_BUILD_OPS=0 $(UV) pip install --quiet --python .venv-vllm/bin/python --require-hashes --no-deps --build-constraint requirements/build.txt -r tests/vllm/requirements.txt
+	$(UV) pip install --quiet --python .venv-vllm/bin/python --no-deps --build-constraint requirements/build.txt --editable .
+	@touch $@
+
+vllm: .venv-vllm/.done ## rewriting through vLLM's build for processors, in an environment of its own (Linux on x86)
+	.venv-vllm/bin/pytest -q tests/vllm
 
 contract: $(VENV)/.dev ## the custom resources in a real kube-apiserver
 	$(BIN)/pytest -q tests/contract

@@ -237,6 +237,8 @@ ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {
     ("AlignJob", "codeOfConduct.builtin"): {"codeOfConduct": {"builtin": "ar-1"}},
     ("AlignJob", "codeOfConduct.inline"): {"codeOfConduct": {"inline": "name: ours"}},
     ("AlignJob", "expert.rules"): {"expert": {"rules": {}}},
+    ("AlignJob", "rewrite.vllm.sequences"): {"rewrite": {"vllm": {"sequences": 64, "precision": "Float32"}}},
+    ("AlignJob", "rewrite.vllm.precision"): {"rewrite": {"vllm": {"sequences": 64, "precision": "Float32"}}},
     ("PretrainJob", "base.uri"): {"base": {"uri": "s3://models/Meta-Llama-3-8B"}},
     ("EvalJob", "model.uri"): {"model": {"uri": "s3://models/aligned"}},
     ("EvalJob", "baseline.pretrainJob"): {"baseline": {"pretrainJob": "raw"}},

@@ -22,6 +22,7 @@ from nativealign_api.common import (
     RulesEngine,
     Sharding,
     TransformersEngine,
+    VllmEngine,
 )
 
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
@@ -309,6 +310,8 @@ class Rewrite(Model):
 
     transformers: TransformersEngine | None = None
     """The trained worker, in process. The default where there is a worker."""
+    vllm: VllmEngine | None = None
+    """The trained worker through vLLM, in process: for a GPU, where it is many times as fast."""
     max_output_ratio: Annotated[float, Field(ge=1, le=8)] = 1.4
     """Longest rewriting, in tokens, as a multiple of the chunk's length (64 are added)."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 1
@@ -400,8 +403,8 @@ class AlignJobSpec(JobSpec):
     cel_rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self.corpora.all(a, self.corpora.exists_one(b, b.name == a.name))", "corpora must have different names"),
         Rule(
-            "has(self.worker) || !has(self.rewrite) || !has(self.rewrite.transformers)",
-            "rewrite.transformers needs worker",
+            "has(self.worker) || !has(self.rewrite) || !has(self.rewrite.transformers) && !has(self.rewrite.vllm)",
+            "rewrite.transformers and rewrite.vllm need worker",
         ),
         Rule(
             "!has(self.worker) || !has(self.worker.train) || !has(self.worker.train.sequenceLength) || !has(self.chunking)"
@@ -416,13 +419,17 @@ class AlignJobSpec(JobSpec):
             "!has(self.gates) || !has(self.gates.minJudgeScore) || (has(self.assess) && has(self.assess.judge))",
             "gates.minJudgeScore needs assess.judge",
         ),
+        Rule(
+            "!has(self.rewrite) || !has(self.rewrite.transformers) || !has(self.rewrite.vllm)",
+            "rewrite has one engine: transformers or vllm",
+        ),
     )
 
     def problems(self) -> Iterator[str]:
         names = [corpus.name for corpus in self.corpora]
         if len(set(names)) != len(names):
             yield self.cel_rules[0].message
-        if self.worker is None and self.rewrite.transformers is not None:
+        if self.worker is None and (self.rewrite.transformers or self.rewrite.vllm):
             yield self.cel_rules[1].message
         if self.worker and 2 * self.chunking.max_tokens >= self.worker.train.sequence_length:
             yield self.cel_rules[2].message
@@ -430,3 +437,5 @@ class AlignJobSpec(JobSpec):
             yield self.cel_rules[3].message
         if self.gates.min_judge_score is not None and self.assess.judge is None:
             yield self.cel_rules[4].message
+        if self.rewrite.transformers and self.rewrite.vllm:
+            yield self.cel_rules[5].message

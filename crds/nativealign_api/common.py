@@ -300,6 +300,15 @@ class TransformersEngine(Model):
     """Number format of the weights."""
 
 
+class VllmEngine(Model):
+    """Generation in process with vLLM, on GPU, greedy. The pod's accelerators share one model."""
+
+    sequences: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Sequences at the same time, at most."""
+    precision: Literal["Float32", "BFloat16"] = "BFloat16"
+    """Number format of the weights."""
+
+
 class Optimizer(Model):
     """AdamW and its learning rate."""
 

@@ -107,12 +107,14 @@ class PlayedPods(threading.Thread):
     def run(self) -> None:
         api = self._plane.anew()
         while not self._stop_it.is_set():
+            began = time.monotonic()
             try:
                 for pod in api.request("GET", f"/api/v1/pods?fieldSelector={LIVING}")[1]["items"]:
                     self._attend(api, pod)
             except (OSError, HTTPException):
                 api.connection.close()
-            time.sleep(0.1)
+            # hundreds of pods that run on would keep a processor busy with lists
+            time.sleep(max(0.1, 4 * (time.monotonic() - began)))
 
     def stop(self) -> None:
         self._stop_it.set()

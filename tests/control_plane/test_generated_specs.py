@@ -215,4 +215,4 @@ def test_a_spec_that_is_accepted_gets_its_first_child_or_is_told_why_not(set_up:
     def told() -> str:
         return "\n".join(f"{names[pair]}: {set_up.get(pair[0], namespace, pair[1])['status']}" for pair in childless())
 
-    poll(lambda: all(refused(kind, name) for kind, name in childless()), "child or reason", WAIT_SECONDS, told)
+    poll(lambda: all(refused(kind, name) for kind, name in childless()), "child or reason", WAIT_SECONDS, told, pause=2)

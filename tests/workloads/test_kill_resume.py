@@ -86,7 +86,7 @@ EVERY_POINT = "NATIVEALIGN_EVERY_POINT" in os.environ
 """`NATIVEALIGN_EVERY_POINT=1 make workloads` strikes quick phases everywhere; else some points are drawn with a seed."""
 SLOW = {"train train", "train-worker train", "rewrite rewrite worker", "annotate score", "evaluate evaluate", "export export"}
 """Phases that compute with torch."""
-KILLED, OVERTAKEN = (4, 8), (2, 4)
+KILLED, OVERTAKEN = (3, 5), (2, 2)
 """Points that are drawn: of slow phases, of quick ones."""
 
 

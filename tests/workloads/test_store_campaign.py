@@ -6,7 +6,7 @@ import pytest
 from tests.workloads.pipeline import differing
 from tests.workloads.store_campaign import Campaign, campaign
 
-SCHEDULES = range(1, 4)
+SCHEDULES = range(1, 3)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def libraries(job: ResolvedJob) -> tuple[str, ...]:
         case "export", "export":
             return MODELS
         case "rewrite", "rewrite":
-            return MODELS if "train-worker" in job.inputs else ()
+            return MODELS if "train-worker" in job.inputs and "vllm" not in job.parameters.get("rewrite", {}) else ()
         case "annotate", "score":
             return MODELS
         case "assess", "measure":

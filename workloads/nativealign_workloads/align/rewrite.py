@@ -40,6 +40,7 @@ from nativealign_workloads.engines.billing import billed, billed_together, usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.engines.recorded import Recorded
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
+from nativealign_workloads.engines.vllm_engine import VllmEngine
 from nativealign_workloads.errors import StepError
 from nativealign_workloads.guards import Verdict, check, decide, unchanged
 from nativealign_workloads.inspection.corpora import TOKENS_PER_WORD
@@ -205,13 +206,14 @@ def _annotated(context: Context) -> Json:
 
 def _open_worker(context: Context, settings: Rewrite) -> tuple[Engine, Path]:
     """The worker, which is loaded when something is to be asked, and the file of its tokenizer."""
-    spec, folder = settings.transformers or TransformersSpec(), model_folder(context, "train-worker")
-
-    def load() -> Engine:
-        return TransformersEngine(folder, spec.batch_size, precision=spec.precision)
-
-    worker = Recorded(f"transformers:{folder.name}", spec.batch_size, load, open_journal(context, "worker"))
-    return worker, folder / "tokenizer.json"
+    folder, journal = model_folder(context, "train-worker"), open_journal(context, "worker")
+    if settings.vllm:
+        gpus = context.job.resources.gpus_per_node or 1
+        load = partial(VllmEngine, folder, settings.vllm.sequences, settings.vllm.precision, gpus)
+        return Recorded(f"vllm:{folder.name}", 1, load, journal), folder / "tokenizer.json"
+    spec = settings.transformers or TransformersSpec()
+    load_here = partial(TransformersEngine, folder, spec.batch_size, precision=spec.precision)
+    return Recorded(f"transformers:{folder.name}", spec.batch_size, load_here, journal), folder / "tokenizer.json"
 
 
 def _divide(shard: ShardCommit, rows: Iterable[Json], question_in: Callable[[str], str]) -> tuple[Tally, Json]:

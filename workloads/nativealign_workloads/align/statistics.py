@@ -86,7 +86,9 @@ def _d(sums: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """Of resamples whose differences are all equal: 0, which no interval of a varying sample ends in."""
     mean = sums[:, 0] / n
     variance = np.maximum(0.0, (sums[:, 1] - n * mean**2) / (n - 1))
-    return np.divide(mean, np.sqrt(variance), out=np.zeros_like(mean), where=variance > 0)
+    found = np.zeros_like(mean)
+    np.divide(mean, np.sqrt(variance), out=found, where=variance > 0)
+    return found
 
 
 def _kappa(sums: NDArray[np.float64], n: int) -> NDArray[np.float64]:

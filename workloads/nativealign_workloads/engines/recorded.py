@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from nativealign_workloads.engines.journal import Journal, Key, key_of
-from nativealign_workloads.engines.protocol import Engine, Reply, Request
+from nativealign_workloads.engines.local import Answers, LocalEngine
+from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import StepError
 
 KEEP_CHUNKS, KEEP_SECONDS = 200, 60.0
@@ -18,15 +19,15 @@ class Recorded:
     """Opens the engine when something is to be asked; its calls come one after another, whatever threads they come from.
 
     The batches of a call, longest requests first, follow from its requests alone: their composition may change low bits of the
-    answers, so an answer that is known does not part a batch.
+    answers, so an answer that is known does not part a batch. `batch_size`: 1 for an engine that makes its own batches.
     """
 
     wave = WAVE
 
-    def __init__(self, name: str, batch_size: int, open_engine: Callable[[], Engine], journal: Journal) -> None:
+    def __init__(self, name: str, batch_size: int, open_engine: Callable[[], LocalEngine], journal: Journal) -> None:
         self.name = name
         self._batch_size, self._open, self._journal = batch_size, open_engine, journal
-        self._engine: Engine | None = None
+        self._engine: LocalEngine | None = None
         self._interrupted: StepError | None = None
         self._lock = threading.Lock()
 
@@ -40,15 +41,19 @@ class Recorded:
 
     def _ask(self, batches: list[list[Request]]) -> dict[Key, Reply]:
         fresh: dict[Key, Reply] = {}
-        unkept: list[tuple[Request, Reply]] = []
+        unkept: Answers = []
         kept = time.monotonic()
-        for batch in batches:
-            unkept += zip(batch, self._opened().generate(batch), strict=True)
-            if len(unkept) >= KEEP_CHUNKS or time.monotonic() - kept >= KEEP_SECONDS or batch is batches[-1]:
-                self._journal.record(unkept)
-                fresh |= {key_of(request): reply for request, reply in unkept}
+        for found in self._opened().answers(batches) if batches else ():
+            unkept += found
+            if len(unkept) >= KEEP_CHUNKS or time.monotonic() - kept >= KEEP_SECONDS:
+                fresh |= self._keep(unkept)
                 unkept, kept = [], time.monotonic()
-        return fresh
+        return fresh | self._keep(unkept)
+
+    def _keep(self, answers: Answers) -> dict[Key, Reply]:
+        if answers:
+            self._journal.record(answers)
+        return {key_of(request): reply for request, reply in answers}
 
     def interrupt(self, error: StepError) -> None:
         self._interrupted = error
@@ -59,7 +64,7 @@ class Recorded:
         if self._engine:
             self._engine.close()
 
-    def _opened(self) -> Engine:
+    def _opened(self) -> LocalEngine:
         if self._interrupted:
             raise self._interrupted
         self._engine = self._engine or self._open()

@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nativealign_workloads.conduct.prompt import prompt_ids
+from nativealign_workloads.engines.local import Answers, end_ids, penalty, reply_to, too_long
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import ConfigError, StepError
 from nativealign_workloads.model_files import check_model_folder
 
 if TYPE_CHECKING:
     import torch
-
-
-REPETITION_PENALTY = 0.2
-"""Added to the penalty of 1 (Keskar et al. 2019) for each further attempt, since a greedy engine would only repeat itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,8 @@ class TransformersEngine:
         self._batch_size, self._model_dir = batch_size, model_dir
         self._interrupted: StepError | None = None
         self._model, self._tokenizer = _load(model_dir, self._device, precision)
-        self._ends = _end_ids(self._model, self._tokenizer)
+        generation, config = self._model.generation_config, self._model.config
+        self._ends = end_ids(generation.eos_token_id, config.eos_token_id, self._tokenizer.eos_token_id)
         self._pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else next(iter(self._ends), 0)
         # generate() would fill our gaps from the model's own file, e.g. with sampling
         self._model.generation_config = self._generation_config(max_new_tokens=1, attempt=0)
@@ -62,7 +60,7 @@ class TransformersEngine:
         replies: dict[int, Reply] = {}
         fitting = [i for i, prompt in enumerate(prompts) if 0 < len(prompt) < self._context]
         for i in set(range(len(requests))) - set(fitting):
-            replies[i] = self._too_long(requests[i], len(prompts[i]))
+            replies[i] = too_long(requests[i], len(prompts[i]), self._context, self._model_dir.name)
         jobs = [
             _Job(i, prompts[i], min(requests[i].max_tokens, self._context - len(prompts[i])), requests[i].attempt) for i in fitting
         ]
@@ -70,8 +68,13 @@ class TransformersEngine:
             if self._interrupted:
                 raise self._interrupted
             for job, generated in zip(batch, self._run(batch), strict=True):
-                replies[job.index] = self._reply(requests[job.index], len(job.prompt), generated)
+                replies[job.index] = self._reply(requests[job.index], job, generated)
         return [replies[i] for i in range(len(requests))]
+
+    def answers(self, batches: Sequence[Sequence[Request]]) -> Iterator[Answers]:
+        """Batch for batch, as they are given where none is larger than the engine's own."""
+        for batch in batches:
+            yield list(zip(batch, self.generate(batch), strict=True))
 
     @property
     def wave(self) -> int:
@@ -111,16 +114,8 @@ class TransformersEngine:
             raise ConfigError("OutOfMemory", problem, "lower the batch size") from error
         return [row[: job.wanted] for job, row in zip(batch, output[:, width:].tolist(), strict=True)]
 
-    def _reply(self, request: Request, prompt_tokens: int, generated: list[int]) -> Reply:
-        end = next((n for n, token in enumerate(generated) if token in self._ends), None)
-        answer = generated if end is None else generated[:end]
-        text = self._tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        used = len(answer) + (end is not None)
-        return Reply(request.id, text.strip(), "Length" if end is None else "Stop", prompt_tokens, used, self._model_dir.name)
-
-    def _too_long(self, request: Request, length: int) -> Reply:
-        problem = f"the prompt has {length} tokens, the model's context {self._context}"
-        return Reply(request.id, "", "Error", length, 0, self._model_dir.name, problem)
+    def _reply(self, request: Request, job: "_Job", generated: list[int]) -> Reply:
+        return reply_to(request, len(job.prompt), generated, self._ends, self._tokenizer, self._model_dir.name)
 
     def _generation_config(self, max_new_tokens: int, attempt: int) -> Any:
         from transformers import GenerationConfig
@@ -128,7 +123,7 @@ class TransformersEngine:
         return GenerationConfig(
             do_sample=False,
             num_beams=1,
-            repetition_penalty=1.0 + REPETITION_PENALTY * attempt,
+            repetition_penalty=penalty(attempt),
             max_new_tokens=max_new_tokens,
             pad_token_id=self._pad,
             eos_token_id=sorted(self._ends) or None,
@@ -150,12 +145,6 @@ def _load(model_dir: Path, device: "torch.device", precision: str) -> tuple[Any,
         problem = " ".join(str(error).split())[:300]
         raise ConfigError("ModelUnreadable", f"{model_dir}: {problem}", "check that the folder is complete") from error
     return model.eval().to(device), tokenizer
-
-
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer, by the model's files and by the tokenizer."""
-    ids = [model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id]
-    return frozenset(i for entry in ids if entry is not None for i in (entry if isinstance(entry, list) else [entry]))
 
 
 def _batches(jobs: "list[_Job]", context: int, size: int) -> "Iterator[list[_Job]]":

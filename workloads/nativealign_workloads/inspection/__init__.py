@@ -14,6 +14,7 @@ from nativealign_api.status import Pinned
 from nativealign_api.steps import INSPECT, STEPS
 from nativealign_workloads.commit import Json, commit_step, manifest, manifest_key
 from nativealign_workloads.context import Context
+from nativealign_workloads.engines.vllm_engine import check_installed
 from nativealign_workloads.gc.claim import claim
 from nativealign_workloads.inspection import corpora, folders
 from nativealign_workloads.ledger import Tally
@@ -58,6 +59,8 @@ def look(context: Context, spec: Any) -> dict[str, Json]:
 def _look_at(context: Context, spec: Any, name: str) -> Json:
     if name == "corpora":
         _check_clean(spec.clean)
+        if spec.rewrite.vllm:
+            check_installed()
         pinned = corpora.pin(context, spec.corpora, spec.sharding)
         facts, instructions = pinned["corpora"], folders.instruction_tokens(spec.code_of_conduct)
         return pinned | {

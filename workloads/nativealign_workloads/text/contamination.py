@@ -69,4 +69,5 @@ def _contains(known: U64, values: U64) -> np.ndarray[tuple[int], np.dtype[np.boo
     """Whether each value is one of those known, which are in rising order."""
     if not len(known):
         return np.zeros(len(values), bool)
-    return np.equal(known[np.minimum(np.searchsorted(known, values), len(known) - 1)], values)
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+    return found

@@ -1,0 +1,134 @@
+"""A causal language model from a local folder, through vLLM: continuous batches, and one cache for what prompts have in common.
+
+Called by rewrite (the worker). Greedy decoding. Which sequences share a batch follows from when others end, so low bits of the
+logits, and with them a few answers, may differ from run to run; what the journal holds is not generated again.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from nativealign_workloads.conduct.prompt import prompt_ids
+from nativealign_workloads.engines.local import Answers, end_ids, penalty, reply_to, too_long
+from nativealign_workloads.engines.protocol import Reply, Request
+from nativealign_workloads.errors import ConfigError, StepError, UnavailableError
+from nativealign_workloads.model_files import check_model_folder
+
+QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",  # it would tell its makers of each start
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork would take the threads' locks with it
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def check_installed() -> None:
+    """Raises ConfigError PackageMissing."""
+    if find_spec("vllm") is None:
+        hint = "take the image for accelerators, or install nativealign[workloads-gpu]"
+        raise ConfigError("PackageMissing", "rewrite.vllm needs the package vllm, which is not installed", hint)
+
+
+class VllmEngine:
+    """Loads once, in a process of its own; `gpus`: accelerators that share the model's tensors.
+
+    Raises NoInputError `ModelNotFound`, ConfigError `PackageMissing`, `PickledWeights`, `RemoteCode` or `ModelUnreadable`.
+    """
+
+    def __init__(self, model_dir: Path, sequences: int, precision: str = "BFloat16", gpus: int = 1) -> None:
+        check_model_folder(model_dir)
+        self._model_dir = model_dir
+        self._interrupted: StepError | None = None
+        self._llm = _load(model_dir, sequences, precision, gpus)
+        self._tokenizer = self._llm.get_tokenizer()
+        config = self._llm.model_config
+        generation = config.try_get_generation_config()
+        self._ends = end_ids(generation.get("eos_token_id"), config.hf_config.eos_token_id, self._tokenizer.eos_token_id)
+        self._context = int(config.max_model_len)
+
+    @property
+    def name(self) -> str:
+        return f"vllm:{self._model_dir.name}"
+
+    @property
+    def wave(self) -> int:
+        return 4096
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """Replies in the order of the requests; a prompt that fills the model's context is an `Error` reply."""
+        numbers = {id(request): number for number, request in enumerate(requests)}
+        replies = {numbers[id(request)]: reply for found in self.answers([list(requests)]) for request, reply in found}
+        return [replies[number] for number in range(len(requests))]
+
+    def answers(self, batches: Sequence[Sequence[Request]]) -> Iterator[Answers]:
+        """As they come."""
+        asked: dict[str, tuple[Request, int]] = {}
+        for number, request in enumerate(chain.from_iterable(batches)):
+            prompt = prompt_ids(request.messages, self._tokenizer)
+            if len(prompt) >= self._context:
+                yield [(request, too_long(request, len(prompt), self._context, self._model_dir.name))]
+                continue
+            asked[str(number)] = request, len(prompt)
+            self._llm.llm_engine.add_request(str(number), {"prompt_token_ids": prompt}, self._sampling(request, len(prompt)))
+        while asked:
+            yield [self._answer(*asked.pop(output.request_id), output) for output in self._step() if output.finished]
+
+    def interrupt(self, error: StepError) -> None:
+        self._interrupted = error
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+
+    def _step(self) -> list[Any]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if self._interrupted:
+            raise self._interrupted
+        try:
+            found: list[Any] = self._llm.llm_engine.step()
+        except EngineDeadError as error:
+            raise UnavailableError("EngineDied", f"vLLM has ended: {error}", "see the pod's log for the cause") from error
+        return found
+
+    def _answer(self, request: Request, prompt: int, output: Any) -> tuple[Request, Reply]:
+        generated = list(output.outputs[0].token_ids)
+        return request, reply_to(request, prompt, generated, self._ends, self._tokenizer, self._model_dir.name)
+
+    def _sampling(self, request: Request, prompt: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=0,
+            repetition_penalty=penalty(request.attempt),
+            max_tokens=min(request.max_tokens, self._context - prompt),
+            stop_token_ids=sorted(self._ends),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+
+def _load(model_dir: Path, sequences: int, precision: str, gpus: int) -> Any:
+    check_installed()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM
+
+    try:
+        return LLM(
+            str(model_dir),
+            dtype={"Float32": "float32", "BFloat16": "bfloat16"}[precision],
+            max_num_seqs=sequences,
+            max_model_len=-1,  # what the memory holds, at most what the model was made for
+            tensor_parallel_size=gpus,
+            enable_prefix_caching=True,
+            load_format="safetensors",
+            generation_config="vllm",  # else the model's own file could ask for sampling
+            seed=0,
+        )
+    except Exception as error:  # every layer below has its own family of errors
+        problem = " ".join(str(error).split())[:300]
+        raise ConfigError("ModelUnreadable", f"{model_dir}: {problem}", "see the pod's log for what vLLM says") from error
