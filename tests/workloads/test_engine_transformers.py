@@ -2,15 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nativealign_workloads.conduct import BUILTIN, load_conduct
 from nativealign_workloads.conduct.prompt import prompt_ids, render_messages, to_text
+from nativealign_workloads.engines.journal import Journal
+from nativealign_workloads.engines.local import Answers
 from nativealign_workloads.engines.protocol import Request
+from nativealign_workloads.engines.recorded import Recorded
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
-from nativealign_workloads.errors import ConfigError, NoInputError
+from nativealign_workloads.errors import ConfigError, NoInputError, StoppedError
+from nativealign_workloads.store import LocalStore
 
 CONDUCT = load_conduct(BUILTIN["ar-1"].read_bytes(), "ar-1")
 SENTENCES = [
@@ -95,6 +100,21 @@ def test_the_answer_is_the_greedy_one(engine: TransformersEngine, model_dir: Pat
 def test_the_same_requests_give_the_same_bytes(engine: TransformersEngine, model_dir: Path) -> None:
     assert engine.generate(requests()) == engine.generate(requests())
     assert TransformersEngine(model_dir, 3, "cpu").generate(requests()) == engine.generate(requests())
+
+
+def test_answers_that_came_before_a_stop_are_kept(engine: TransformersEngine, tmp_path: Path) -> None:
+    class Stopped:
+        def answers(self, batches: list[list[Request]]) -> Iterator[Answers]:
+            yield next(engine.answers(batches))
+            raise StoppedError("Stopped", "asked to stop")
+
+    def journal() -> Journal:
+        return Journal(LocalStore(tmp_path), "journal", "writer")
+
+    with pytest.raises(StoppedError):
+        Recorded("m", 3, Stopped, journal()).generate(requests())
+    assert journal().answers == 3
+    assert len(Recorded("m", 3, lambda: engine, journal()).generate(requests())) == 7
 
 
 def test_a_prompt_beyond_the_context_fails_alone(engine: TransformersEngine) -> None:

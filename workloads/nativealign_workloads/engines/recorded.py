@@ -43,12 +43,15 @@ class Recorded:
         fresh: dict[Key, Reply] = {}
         unkept: Answers = []
         kept = time.monotonic()
-        for found in self._opened().answers(batches) if batches else ():
-            unkept += found
-            if len(unkept) >= KEEP_CHUNKS or time.monotonic() - kept >= KEEP_SECONDS:
-                fresh |= self._keep(unkept)
-                unkept, kept = [], time.monotonic()
-        return fresh | self._keep(unkept)
+        try:
+            for found in self._opened().answers(batches) if batches else ():
+                unkept += found
+                if len(unkept) >= KEEP_CHUNKS or time.monotonic() - kept >= KEEP_SECONDS:
+                    fresh |= self._keep(unkept)
+                    unkept, kept = [], time.monotonic()
+        finally:  # also what came before a stop
+            fresh |= self._keep(unkept)
+        return fresh
 
     def _keep(self, answers: Answers) -> dict[Key, Reply]:
         if answers:
