@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.kubelet import NODE, STRATEGIC, bind, path_of_pod, remove
+from tests.control_plane.kubelet import LIVING, NODE, STRATEGIC, bind, path_of_pod, remove, rest
 from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
 from tests.control_plane.site import WAIT_SECONDS, poll, start_operator
 from tests.world import World, world
@@ -55,8 +55,6 @@ JOBS: dict[str, Json] = {
     },
     "EvalJob": {"model": {"uri": "s3://models/base"}, "data": {"uri": "s3://benchmarks"}, "benchmarks": [{"name": "exams-ar"}]},
 }
-LIVING = "status.phase!%3DSucceeded,status.phase!%3DFailed"
-"""Field selector of the pods that have not ended."""
 MODELS = ("worker.base", "base", "model", "baseline", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel")
 INPUTS = ("corpora", "conduct", "data", "mix/web", *MODELS)
 """Inputs that a played inspect pins."""
@@ -109,12 +107,11 @@ class PlayedPods(threading.Thread):
         while not self._stop_it.is_set():
             began = time.monotonic()
             try:
-                for pod in api.request("GET", f"/api/v1/pods?fieldSelector={LIVING}")[1]["items"]:
+                for pod in api.request("GET", LIVING)[1]["items"]:
                     self._attend(api, pod)
             except (OSError, HTTPException):
                 api.connection.close()
-            # hundreds of pods that run on would keep a processor busy with lists
-            time.sleep(max(0.1, 4 * (time.monotonic() - began)))
+            rest(began)
 
     def stop(self) -> None:
         self._stop_it.set()
