@@ -45,8 +45,8 @@ class VllmEngine:
         self._llm = _load(model_dir, sequences, precision, gpus)
         self._tokenizer = self._llm.get_tokenizer()
         config = self._llm.model_config
-        generation = config.try_get_generation_config()
-        self._ends = end_ids(generation.get("eos_token_id"), config.hf_config.eos_token_id, self._tokenizer.eos_token_id)
+        generation = config.try_get_generation_config().get("eos_token_id")
+        self._ends = end_ids(generation, getattr(config.hf_text_config, "eos_token_id", None), self._tokenizer.eos_token_id)
         self._context = int(config.max_model_len)
 
     @property

@@ -284,7 +284,7 @@ def _checkpoint_activations(model: Any, settings: TrainingSettings) -> None:
     """Recompute layers in the backward pass. Partitioned parameters have another shape then, which only the
     re-entrant form tolerates; that one, and weights that are frozen, need an input with a gradient."""
     reentrant = settings.zero_stage == 3
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     if reentrant or settings.lora_rank:
         model.enable_input_require_grads()
 
