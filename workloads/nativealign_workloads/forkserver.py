@@ -11,9 +11,11 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nativealign_api import vocabulary
@@ -58,25 +60,47 @@ def main() -> int:
         with contextlib.suppress(BrokenPipeError):
             os.write(answers, f"{json.dumps(answer)}\n".encode())
 
-    def reap(*_: object) -> None:
+    def reap() -> None:
         for pid in list(running):
-            with contextlib.suppress(ChildProcessError):  # a later signal came in between and has told of it
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    tell({"id": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                tell({"id": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
 
-    signal.signal(signal.SIGCHLD, reap)
-    for line in sys.stdin:
-        order = json.loads(line)
+    for order in _orders(reap):
         pid = _start(order)
         tell({"id": order["id"], "pid": pid})
         running[pid] = order["id"]
-        reap()  # it may have ended before it was entered
+        reap()  # its signal may have come before it was entered
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for pid in running:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return 0
+
+
+def _orders(reap: Callable[[], None]) -> Iterator[Json]:
+    """The orders of stdin. `reap` is called after each signal of a process that has ended.
+
+    A handler alone would not do: Python runs it between two instructions, so a signal that comes just before a read waits as long
+    as the read does.
+    """
+    ended, note = os.pipe()
+    os.set_blocking(note, False)
+    signal.set_wakeup_fd(note, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    rest = b""
+    while True:
+        ready, _, _ = select.select([0, ended], [], [])
+        if ended in ready:
+            os.read(ended, 1 << 16)
+            reap()
+        if 0 in ready:
+            block = os.read(0, 1 << 16)
+            if not block:
+                return
+            *lines, rest = (rest + block).split(b"\n")
+            yield from map(json.loads, lines)
 
 
 def _start(order: Json) -> int:
@@ -134,8 +158,9 @@ def _become(order: Json) -> int:
     """In the fork: runs the module; returns its exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdin = open(0)  # noqa: SIM115 the other may have read orders ahead
+    sys.stdin = open(0)  # noqa: SIM115
     os.environ |= order["environment"]
     torch = sys.modules.get("torch")
     if sys.platform == "darwin" or (torch and torch.cuda.is_available()):  # neither Metal nor CUDA outlives a fork
