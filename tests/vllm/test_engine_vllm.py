@@ -21,6 +21,7 @@ from tests.workloads.pipeline import (
 from tests.workloads.test_engine_transformers import CONTEXT, request, requests
 
 from nativealign_workloads.engines.journal import Journal
+from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.engines.recorded import Recorded
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
 from nativealign_workloads.engines.vllm_engine import VllmEngine
@@ -50,12 +51,18 @@ def engine(model_dir: Path) -> Iterator[VllmEngine]:
     one.close()
 
 
+def generate(engine: VllmEngine, asked: list[Request]) -> list[Reply]:
+    """In the order of the requests."""
+    replies = {request.id: reply for found in engine.answers([asked]) for request, reply in found}
+    return [replies[request.id] for request in asked]
+
+
 def test_the_answers_are_those_of_transformers(engine: VllmEngine, model_dir: Path) -> None:
-    assert engine.generate(requests()) == TransformersEngine(model_dir, batch_size=1).generate(requests())
+    assert generate(engine, requests()) == TransformersEngine(model_dir, batch_size=1).generate(requests())
 
 
 def test_a_prompt_beyond_the_context_fails_alone(engine: VllmEngine) -> None:
-    long, short = engine.generate([request("long", "كلمة " * 300), request("short", "كلمة")])
+    long, short = generate(engine, [request("long", "كلمة " * 300), request("short", "كلمة")])
     assert (long.finish_reason, long.text) == ("Error", "")
     assert f"the model's context {CONTEXT}" in (long.error or "")
     assert short.finish_reason != "Error"
@@ -65,8 +72,8 @@ def test_answers_in_the_journal_are_not_generated_again(engine: VllmEngine, tmp_
     def never() -> VllmEngine:
         raise AssertionError("everything is known")
 
-    first = Recorded(engine.name, 1, lambda: engine, Journal(LocalStore(tmp_path), "journal", "a")).generate(requests())
-    assert Recorded(engine.name, 1, never, Journal(LocalStore(tmp_path), "journal", "b")).generate(requests()) == first
+    first = Recorded("vllm:tiny", 1, lambda: engine, Journal(LocalStore(tmp_path), "journal", "a")).generate(requests())
+    assert Recorded("vllm:tiny", 1, never, Journal(LocalStore(tmp_path), "journal", "b")).generate(requests()) == first
 
 
 def test_a_damaged_model_is_named(model_dir: Path, tmp_path: Path) -> None:
@@ -79,9 +86,8 @@ def test_a_damaged_model_is_named(model_dir: Path, tmp_path: Path) -> None:
 def test_a_corpus_is_rewritten_by_a_worker_through_vllm(tmp_path: Path) -> None:
     make_corpus(tmp_path / "corpus", 60)
     world = World(tmp_path / "world").made()
-    heads = {
-        "base": {"fromConfig": TINY | {"attentionHeads": 1}}
-    }  # of 32 dimensions, since this build of vLLM knows no smaller ones
+    # a head of 32 dimensions, since this build of vLLM knows no smaller ones
+    heads = {"base": {"fromConfig": TINY | {"attentionHeads": 1}}}
     spec = WORKER | {
         "worker": WORKER["worker"] | heads,
         "rewrite": {"vllm": {"sequences": 16, "precision": "Float32"}, "maxRetries": 1, "maxOutputRatio": 1},
@@ -97,4 +103,4 @@ def test_a_corpus_is_rewritten_by_a_worker_through_vllm(tmp_path: Path) -> None:
 def test_an_interrupted_engine_raises(engine: VllmEngine) -> None:
     engine.interrupt(StoppedError("Stopped", "asked to stop"))
     with pytest.raises(StoppedError):
-        engine.generate(requests())
+        generate(engine, requests())

@@ -38,6 +38,7 @@ from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
 from nativealign_workloads.engines.billing import billed, billed_together, usage
 from nativealign_workloads.engines.journal import Journal
+from nativealign_workloads.engines.local import LocalEngine
 from nativealign_workloads.engines.recorded import Recorded
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
 from nativealign_workloads.engines.vllm_engine import VllmEngine
@@ -206,14 +207,17 @@ def _annotated(context: Context) -> Json:
 
 def _open_worker(context: Context, settings: Rewrite) -> tuple[Engine, Path]:
     """The worker, which is loaded when something is to be asked, and the file of its tokenizer."""
-    folder, journal = model_folder(context, "train-worker"), open_journal(context, "worker")
+    folder = model_folder(context, "train-worker")
+    load: Callable[[], LocalEngine]
     if settings.vllm:
-        gpus = context.job.resources.gpus_per_node or 1
+        name, batch_size, gpus = "vllm", 1, context.job.resources.gpus_per_node or 1
         load = partial(VllmEngine, folder, settings.vllm.sequences, settings.vllm.precision, gpus)
-        return Recorded(f"vllm:{folder.name}", 1, load, journal), folder / "tokenizer.json"
-    spec = settings.transformers or TransformersSpec()
-    load_here = partial(TransformersEngine, folder, spec.batch_size, precision=spec.precision)
-    return Recorded(f"transformers:{folder.name}", spec.batch_size, load_here, journal), folder / "tokenizer.json"
+    else:
+        spec = settings.transformers or TransformersSpec()
+        name, batch_size = "transformers", spec.batch_size
+        load = partial(TransformersEngine, folder, batch_size, precision=spec.precision)
+    worker = Recorded(f"{name}:{folder.name}", batch_size, load, open_journal(context, "worker"))
+    return worker, folder / "tokenizer.json"
 
 
 def _divide(shard: ShardCommit, rows: Iterable[Json], question_in: Callable[[str], str]) -> tuple[Tally, Json]:

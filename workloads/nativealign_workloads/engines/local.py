@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from nativealign_workloads.engines.protocol import Engine, Reply, Request
+from nativealign_workloads.engines.protocol import Reply, Request
+from nativealign_workloads.errors import StepError
 
 REPETITION_PENALTY = 0.2
 """Added to the penalty of 1 (Keskar et al. 2019) for each further attempt, since a greedy engine would only repeat itself."""
@@ -11,11 +12,19 @@ REPETITION_PENALTY = 0.2
 Answers = list[tuple[Request, Reply]]
 
 
-class LocalEngine(Engine, Protocol):
-    """An engine whose answers can be had while others are still being generated."""
+class LocalEngine(Protocol):
+    """What `Recorded` makes an engine of: its answers can be had while others are still being generated."""
 
     def answers(self, batches: Sequence[Sequence[Request]]) -> Iterator[Answers]:
         """What came of them, batch for batch or, where the engine makes its own batches, in any order."""
+        ...
+
+    def interrupt(self, error: StepError) -> None:
+        """As an engine's."""
+        ...
+
+    def close(self) -> None:
+        """As an engine's."""
         ...
 
 

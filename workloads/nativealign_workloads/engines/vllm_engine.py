@@ -49,22 +49,8 @@ class VllmEngine:
         self._ends = end_ids(generation, getattr(config.hf_text_config, "eos_token_id", None), self._tokenizer.eos_token_id)
         self._context = int(config.max_model_len)
 
-    @property
-    def name(self) -> str:
-        return f"vllm:{self._model_dir.name}"
-
-    @property
-    def wave(self) -> int:
-        return 4096
-
-    def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in the order of the requests; a prompt that fills the model's context is an `Error` reply."""
-        numbers = {id(request): number for number, request in enumerate(requests)}
-        replies = {numbers[id(request)]: reply for found in self.answers([list(requests)]) for request, reply in found}
-        return [replies[number] for number in range(len(requests))]
-
     def answers(self, batches: Sequence[Sequence[Request]]) -> Iterator[Answers]:
-        """As they come."""
+        """As they come; a prompt that fills the model's context is an `Error` reply."""
         asked: dict[str, tuple[Request, int]] = {}
         for number, request in enumerate(chain.from_iterable(batches)):
             prompt = prompt_ids(request.messages, self._tokenizer)
