@@ -15,7 +15,8 @@ import pytest
 
 from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.errors import DataError, StepError
-from nativealign_workloads.training.launch import RankError, launch
+from nativealign_workloads.training import launch as launching
+from nativealign_workloads.training.launch import STEP, RankError, Steps, launch, tell
 
 HERE = Path(__file__).parent
 ENTRY = "test_training_runs:train_cases"
@@ -140,22 +141,24 @@ def fail(how: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_for_signal(folder: str) -> None:
-    """Entry of a rank that ends when asked to."""
+def wait_for_signal(folder: str, doing: str, heeds: str) -> None:
+    """Entry of a rank that ends when asked to, or waits for what does not come."""
     import time
 
     from nativealign_workloads.errors import StoppedError
     from nativealign_workloads.training.launch import stop_flag
 
     stopped = stop_flag()
+    if doing:
+        tell(doing)
     Path(folder, os.environ["RANK"]).touch()
     if os.environ["RANK"] == "1":
         while not Path(folder, "0").exists():
             time.sleep(0.01)
         os.kill(os.getppid(), signal.SIGTERM)
-    while not stopped():
+    while not (heeds and stopped()):
         time.sleep(0.01)
-    raise StoppedError("Stopped", "asked to stop")
+    raise StoppedError("Stopped", "4 of 6 steps are saved")
 
 
 def test_the_cause_is_reported_and_not_its_victims() -> None:
@@ -174,13 +177,51 @@ def test_one_process_runs_in_place() -> None:
         launch("no.such.module:function", [], processes=1)
 
 
-def test_sigterm_reaches_every_rank_and_their_exit_code_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("doing", "heeds", "message"),
+    [
+        (STEP, "yes", "4 of 6 steps are saved"),
+        ("save", "yes", "4 of 6 steps are saved"),
+        ("", "", "asked to stop before the first step"),
+        (STEP, "", "asked to stop in a step that has not ended for 0 s"),
+    ],
+)
+def test_ranks_that_are_asked_to_stop_end_by_themselves_or_are_ended(doing: str, heeds: str, message: str, tmp_path: Path) -> None:
+    """The signal comes to the process that started them, whose exit code is theirs."""
     code = (
         "import sys\n"
         "from nativealign_workloads.errors import StepError\n"
-        "from nativealign_workloads.training.launch import launch\n"
-        "try: launch('test_training_processes:wait_for_signal', sys.argv[1:], 2)\n"
-        "except StepError as error: print(error.code); sys.exit(error.exit_code)\n"
+        "from nativealign_workloads.training import launch\n"
+        "entry, patience, *arguments = sys.argv[1:]\n"
+        "launch.HANGING_SECONDS = float(patience)\n"
+        "try: launch.launch(entry, arguments, 2)\n"
+        "except StepError as error: print(error.message); sys.exit(error.exit_code)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (ExitCode.TEMPORARY, "Stopped\n")
+    patience = launching.HANGING_SECONDS if heeds else 0.1
+    given = ["test_training_processes:wait_for_signal", str(patience), str(tmp_path), doing, heeds]
+    ended = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (ExitCode.TEMPORARY, f"{message}\n")
+
+
+def test_a_step_hangs_when_it_lasts_longer_than_a_minute_and_than_three_of_the_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "0.mark"
+    monkeypatch.setenv(launching.ENV_MARK_FILE, str(mark))
+    steps = Steps([mark, tmp_path / "1.mark"])
+
+    def told(doing: str, seconds: float) -> None:
+        tell(doing)
+        os.utime(mark, (seconds, seconds))
+        assert steps.in_vain(False, seconds) == ""
+
+    told(STEP, 1000)
+    told(STEP, 1030)
+    told("save", 1031)
+    told(STEP, 1431)
+    assert steps.in_vain(True, 1433) == ""
+    assert steps.in_vain(True, 1433 + 90) == ""
+    assert steps.in_vain(True, 1433 + 91) == "in a step that has not ended for 90 s"
+    tell("save")
+    os.utime(mark, (1530, 1530))
+    assert steps.in_vain(True, 9000) == ""

@@ -39,6 +39,7 @@ def run_gang(context: Context, entry: str, run: Run) -> None:
     facts = {"model": str(run.model), "settings": run.settings.model_dump(), "folder": str(run.folder), "arguments": run.arguments}
     plan.write_text(json.dumps(facts))
     resources = context.job.resources
+    context.check_stop()
     launch(
         entry,
         [str(plan)],
@@ -51,6 +52,7 @@ def run_gang(context: Context, entry: str, run: Run) -> None:
 
 def rank(path: str, samples: Callable[[Json], Samples], held_out: Callable[[Json], Rows | None] = lambda facts: None) -> None:
     """What each rank runs; the functions get the run's arguments."""
+    stop = stop_flag()
     run = json.loads(Path(path).read_text())
     context = from_environment(os.environ, clean=False)
     settings = TrainingSettings(**run["settings"])
@@ -61,7 +63,7 @@ def rank(path: str, samples: Callable[[Json], Samples], held_out: Callable[[Json
         ObjectCheckpoints(context.store, f"{context.phase_prefix}/checkpoints"),
         Path(run["folder"]),
         on_step=lambda metrics: _show(context, metrics, settings.total_steps),
-        stop=stop_flag(),
+        stop=stop,
         held_out=held_out(run["arguments"]),
     )
     if os.environ.get("RANK", "0") == "0":

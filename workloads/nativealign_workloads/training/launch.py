@@ -2,7 +2,8 @@
 
 One process runs in place. Several are started as torchrun would (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
 MASTER_ADDR, MASTER_PORT), with no restarts: the caller's caller starts a new attempt from the last checkpoint. Unlike
-torchrun this says why: a rank's StepError is raised again here, with its exit code. No torch is imported here.
+torchrun this says why: a rank's StepError is raised again here, with its exit code. Ranks that are asked to stop while they
+wait for one that is gone are given up, long before their pod's grace ends. No torch is imported here.
 """
 
 import contextlib
@@ -21,9 +22,13 @@ from pathlib import Path
 from types import FrameType
 
 from nativealign_api.vocabulary import ExitCode
-from nativealign_workloads.errors import StepError
+from nativealign_workloads.errors import StepError, StoppedError
 
 ENV_ERROR_FILE = "NATIVEALIGN_RANK_ERROR"
+ENV_MARK_FILE = "NATIVEALIGN_RANK_MARK"
+STEP = "step"
+HANGING_SECONDS, HANGING_STEPS = 60.0, 3
+"""Ranks that are asked to stop hang when their step lasts so long, and so many times longer than any before."""
 GRACE_SECONDS = 30.0
 """How long ranks may take to end after SIGTERM once one of them has failed."""
 SETTLE_SECONDS = 2.0
@@ -65,13 +70,15 @@ def launch(
     }
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         errors = [Path(folder) / f"{local}.json" for local in range(processes)]
-        children = []
-        for local, error in enumerate(errors):
-            own = {"RANK": str(node_rank * processes + local), "LOCAL_RANK": str(local), ENV_ERROR_FILE: str(error)}
-            command = [sys.executable, "-m", __name__, entry, *arguments]
-            children.append(subprocess.Popen(command, env={**os.environ, **common, **own}))
-        with _forwarding(children):
-            codes = _wait(children)
+        marks = [error.with_suffix(".mark") for error in errors]
+        children: list[subprocess.Popen[bytes]] = []
+        with _forwarding(children) as asked:
+            for local, (error, mark) in enumerate(zip(errors, marks, strict=True)):
+                own = {"RANK": str(node_rank * processes + local), "LOCAL_RANK": str(local)}
+                own |= {ENV_ERROR_FILE: str(error), ENV_MARK_FILE: str(mark)}
+                command = [sys.executable, "-m", __name__, entry, *arguments]
+                children.append(subprocess.Popen(command, env={**os.environ, **common, **own}))
+            codes = _wait(children, Steps(marks), asked)
         _raise_cause(codes, errors, node_rank * processes)
 
 
@@ -95,10 +102,58 @@ def stop_flag() -> Callable[[], bool]:
     return stopped.is_set
 
 
-def _wait(children: list[subprocess.Popen[bytes]]) -> list[int | None]:
-    """Exit code of every rank that ended by itself; None for those that had to be ended because another failed."""
-    while any(child.poll() is None for child in children) and not any(child.poll() for child in children):
+def tell(doing: str) -> None:
+    """Tell `launch` what this rank begins: a STEP, which has to end soon once it is asked to stop, or another thing."""
+    mark = os.environ.get(ENV_MARK_FILE)
+    if mark:
+        Path(mark).write_text(doing)
+
+
+class Steps:
+    """How the ranks of this node come on, by the last that any of them told."""
+
+    def __init__(self, marks: list[Path]) -> None:
+        self._marks = marks
+        self._doing, self._since, self._longest = "", 0.0, 0.0
+        self._seen = 0
+        self._asked: float | None = None
+
+    def in_vain(self, asked: bool, now: float) -> str:
+        """Why no rank will stop by itself, though they are asked to; "" while one may. `now` in seconds of one clock."""
+        self._look(now)
+        if not asked:
+            return ""
+        self._asked = self._asked or now
+        if not self._seen:
+            return "before the first step"
+        limit = max(HANGING_SECONDS, HANGING_STEPS * self._longest)
+        hangs = self._doing == STEP and now - max(self._since, self._asked) > limit
+        return f"in a step that has not ended for {limit:.0f} s" if hangs else ""
+
+    def _look(self, now: float) -> None:
+        told = [(mark.stat().st_mtime_ns, mark) for mark in self._marks if mark.exists()]
+        newest, mark = max(told, default=(0, None))
+        if mark is None or newest == self._seen:
+            return
+        if self._doing == STEP:
+            self._longest = max(self._longest, now - self._since)
+        self._seen, self._since, self._doing = newest, now, mark.read_text()
+
+
+def _wait(children: list[subprocess.Popen[bytes]], steps: Steps, asked: Callable[[], bool]) -> list[int | None]:
+    """Exit code of every rank that ended by itself; None for those that had to be ended because another failed.
+
+    Raises StoppedError where ranks that are asked to stop have not begun, or hang.
+    """
+    ended = False
+    while not ended:
         time.sleep(0.05)
+        ended = all(child.poll() is not None for child in children) or any(child.poll() for child in children)
+        if why := steps.in_vain(asked(), time.monotonic()):
+            for child in children:
+                child.kill()
+                child.wait()
+            raise StoppedError("Stopped", f"asked to stop {why}")
     deadline = time.monotonic() + SETTLE_SECONDS
     while any(child.poll() is None for child in children) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -138,10 +193,15 @@ def _severity(code: int) -> int:
 
 
 @contextlib.contextmanager
-def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass SIGTERM and SIGINT on to the ranks while the block runs; a handler that was installed before is called too."""
+def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[Callable[[], bool]]:
+    """Pass SIGTERM and SIGINT on to the ranks while the block runs, and yield whether one came.
+
+    A handler that was installed before is called too.
+    """
+    came = threading.Event()
 
     def forward(number: int, frame: FrameType | None) -> None:
+        came.set()
         for child in children:
             child.send_signal(signal.SIGTERM)
         before = previous[signal.Signals(number)]
@@ -152,7 +212,7 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     for number in previous:
         signal.signal(number, forward)
     try:
-        yield
+        yield came.is_set
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nativealign_workloads.errors import DataError, StoppedError
-from nativealign_workloads.training import deepspeed_env, ranks, resume
+from nativealign_workloads.training import deepspeed_env, launch, ranks, resume
 from nativealign_workloads.training.checkpoint import ObjectCheckpoints
 from nativealign_workloads.training.export import export
 from nativealign_workloads.training.model import load_model, with_adapters
@@ -89,6 +89,7 @@ def train(
     run = _Run(engine, samples, settings, plan, checkpoints, folder, held_out)
     resumed = run.start()
     while not run.ended():
+        launch.tell(launch.STEP)
         if ranks.total(stop())[0]:
             run.save()
             raise StoppedError("Stopped", f"asked to stop; {run.step} of {settings.total_steps} steps are saved")
@@ -98,6 +99,7 @@ def train(
         run.measure()
         if run.step % settings.checkpoint_every_steps == 0 and not run.ended():
             run.save()
+    launch.tell("export")
     probe = _tensor([samples.sample(0).input_ids], "cpu")
     model = export(engine, model_folder, probe, settings, folder / "model")
     return ranks.broadcast(run.result(resumed, model))
@@ -142,6 +144,7 @@ class _Run:
         """Notes the held-out loss, where it is time for it."""
         due = self.step % self.settings.evaluate_every_steps == 0 or self.step == self.settings.total_steps
         if self.held_out and due:
+            launch.tell("measure")
             self.measured.append((self.step, self._held_out_loss(self.held_out)))
 
     def _held_out_loss(self, rows: Rows) -> float:
@@ -176,6 +179,7 @@ class _Run:
     def save(self) -> None:
         if self.saved == self.step:
             return
+        launch.tell("save")
         state = {"tokens": self.tokens, "label_tokens": self.label_tokens, "held_out": self.measured}
         resume.save(self.engine, self.checkpoints, self.settings, self.step, state, self.metrics, self.scratch)
         self.saved = self.step
