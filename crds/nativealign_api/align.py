@@ -13,6 +13,7 @@ from nativealign_api.common import (
     Corpus,
     DeepSpeed,
     JobSpec,
+    Judge,
     License,
     ModelFolder,
     OpenAIEngine,
@@ -341,7 +342,7 @@ class Assess(Model):
     """Causal language model for perplexity before and after."""
     toxicity_model: ToxicityModel | None = None
     """Classifier for toxicity before and after."""
-    judge: OpenAIEngine | None = None
+    judge: Judge | None = None
     """Judge of the paper's five aspects, 1 to 10."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
     """Seed of the draw."""

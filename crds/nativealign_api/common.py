@@ -287,6 +287,13 @@ class OpenAIEngine(Model):
     """Asks through the endpoint's Batch API: answers come within a day and cost less; limits does not apply."""
 
 
+class Judge(OpenAIEngine):
+    """A model that scores texts from 1 to 10."""
+
+    structured_outputs: bool = False
+    """Has the server hold the answers to a JSON schema, if it can (response_format): then none is unusable."""
+
+
 class RulesEngine(Model):
     """The offline expert: deterministic rules of typography, layout, advertisements and contact data."""
 

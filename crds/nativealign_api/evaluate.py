@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nativealign_api.base import Count, Model, Name, Operational, Rule, Uri
-from nativealign_api.common import BenchmarkData, JobSpec, OpenAIEngine, PublishedBenchmark, Resources, TransformersEngine
+from nativealign_api.common import BenchmarkData, JobSpec, Judge, PublishedBenchmark, Resources, TransformersEngine
 
 BenchmarkName = Literal[PublishedBenchmark, "acva-clean"]
 
@@ -85,7 +85,7 @@ class EvalJobSpec(JobSpec):
     """Held-out text for bits per byte."""
     engine: TransformersEngine = TransformersEngine(batch_size=16)
     """How the model is run."""
-    judge: OpenAIEngine | None = None
+    judge: Judge | None = None
     """Judge of harmlessness and helpfulness; ar-beavertails needs it."""
     gate: EvalGate | None = None
     """Condition of success."""

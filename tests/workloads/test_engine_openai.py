@@ -174,6 +174,7 @@ def test_a_prompt_that_is_refused_as_too_long_fails_alone_and_at_once(server, en
         (error(401, f"bad key {KEY}"), PermissionDenied, "ExpertUnauthorized"),
         (error(403), PermissionDenied, "ExpertUnauthorized"),
         (error(404), ConfigError, "ModelNotFound"),
+        (error(400, "unknown parameter: 'response_format'"), ConfigError, "NoStructuredOutputs"),
         (error(429, code="insufficient_quota"), ConfigError, "QuotaExhausted"),
     ],
 )

@@ -105,6 +105,34 @@ def test_a_failed_gate_keeps_the_data_and_is_passed_on_only_where_it_is_accepted
     assert status(here / "home", "PretrainJob/web")["state"] == "Complete"
 
 
+# The judge behind an endpoint
+
+
+def test_a_judge_that_is_held_to_a_schema_scores_every_sample_in_both_orders(here: Path):
+    """As a server with structured outputs it answers what the schema of the request allows: each aspect's highest score."""
+    with openai_server() as server:
+
+        def answer(request: dict[str, Any], headers: dict[str, str]) -> Answer:
+            with server.lock:
+                server.requests.append(request)
+            schema = request["response_format"]["json_schema"]["schema"]
+            scores = {name: max(allowed["enum"]) for name, allowed in schema["properties"].items()}
+            return Answer(body=completion(json.dumps({name: scores[name] for name in schema["required"]})))
+
+        server.next_answer = answer  # type: ignore[method-assign]
+        judge = {"model": "served", "endpoint": server.url, "structuredOutputs": True}
+        spec = RULES | {"assess": {"documents": 20, "judge": judge}, "gates": {"minJudgeScore": 9.5}}
+        write_manifests(here / "jobs.yaml", manifest_of("AlignJob", "web", spec))
+        ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = status(here / "home", "AlignJob/web")
+    facts = manifest_facts(here / "home" / "store", found["outputs"]["assess"])
+    judged = {name: value for name, value in facts["measures"].items() if name.startswith("judge")}
+    assert len(judged) == 5
+    assert {(value["mean"], value["count"]) for value in judged.values()} == {(10.0, 20)}
+    assert len(server.requests) == 40
+
+
 # The expert behind an endpoint
 
 

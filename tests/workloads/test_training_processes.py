@@ -183,7 +183,7 @@ def test_one_process_runs_in_place() -> None:
         (STEP, "yes", "4 of 6 steps are saved"),
         ("save", "yes", "4 of 6 steps are saved"),
         ("", "", "asked to stop before the first step"),
-        (STEP, "", "asked to stop in a step that has not ended for 0 s"),
+        (STEP, "", "asked to stop in a step that has not ended for"),
     ],
 )
 def test_ranks_that_are_asked_to_stop_end_by_themselves_or_are_ended(doing: str, heeds: str, message: str, tmp_path: Path) -> None:
@@ -200,7 +200,8 @@ def test_ranks_that_are_asked_to_stop_end_by_themselves_or_are_ended(doing: str,
     patience = launching.HANGING_SECONDS if heeds else 0.1
     given = ["test_training_processes:wait_for_signal", str(patience), str(tmp_path), doing, heeds]
     ended = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (ExitCode.TEMPORARY, f"{message}\n")
+    assert ended.returncode == ExitCode.TEMPORARY
+    assert ended.stdout.startswith(message)
 
 
 def test_a_step_hangs_when_it_lasts_longer_than_a_minute_and_than_three_of_the_longest(

@@ -19,7 +19,7 @@ from nativealign_workloads.align.chunks import clear_answers, open_endpoint, ope
 from nativealign_workloads.align.statistics import Values, agreement, effect, summarize
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Conduct
-from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores
+from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores, scores_schema
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Request
 from nativealign_workloads.engines.billing import usage
@@ -168,16 +168,17 @@ def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Asses
     no usable answer; and what it bills."""
     assert settings.judge
     journal = open_journal(context, "judge")
-    asked = [_question(conduct, row, order) for row in rows for order in ORDERS]
+    schema = scores_schema() if settings.judge.structured_outputs else None
+    asked = [_question(conduct, row, order, schema) for row in rows for order in ORDERS]
     with closing(open_endpoint(context, settings.judge, "judge", journal)) as engine:
         answers = [parse_scores(reply.text) or {} for reply in engine.generate(asked)]
     scores = {aspect: [float(found.get(aspect, np.nan)) for found in answers] for aspect in ASPECTS}
     return {aspect: (values[::2], values[1::2]) for aspect, values in scores.items()}, journal.usage()
 
 
-def _question(conduct: Conduct, row: Json, order: Order) -> Request:
+def _question(conduct: Conduct, row: Json, order: Order, schema: Json | None) -> Request:
     messages = judge_messages(conduct, row["origin"], row["rewritten"], order)
-    return Request(f"{row['id']}:{order}", messages, "", JUDGE_TOKENS)
+    return Request(f"{row['id']}:{order}", messages, "", JUDGE_TOKENS, schema=schema)
 
 
 def mean_of_orders(first: list[float], second: list[float]) -> list[float]:

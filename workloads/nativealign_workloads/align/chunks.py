@@ -6,6 +6,7 @@ Because all three come through here, the worker is trained on the very prompts t
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +65,12 @@ def counter(tokenizer: Path | None) -> CountTokens:
     if not tokenizer.is_file():
         raise ConfigError("TokenizerMissing", f"{tokenizer.name} is missing from the model's folder", "save it as a fast tokenizer")
     loaded = Tokenizer.from_file(str(tokenizer))
-    return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
+
+    @lru_cache(maxsize=1024)  # a chunk is counted when it is cut, when it is asked for, and where it is the context of the next
+    def count(text: str) -> int:
+        return len(loaded.encode_batch_fast([text], add_special_tokens=False)[0])
+
+    return count
 
 
 def pinned_conduct(context: Context) -> tuple[Conduct, str]:

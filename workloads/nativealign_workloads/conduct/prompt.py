@@ -7,7 +7,7 @@ production exactly the tokens that it was trained on.
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nativealign_workloads.conduct.model import Conduct, Judge
 
@@ -72,6 +72,13 @@ def parse_scores(answer: str, aspects: Sequence[str] = ASPECTS) -> dict[str, int
         return None
     valid = all(type(score) is int and 1 <= score <= 10 for score in scores.values())
     return {aspect: scores[aspect] for aspect in aspects} if valid else None
+
+
+def scores_schema(aspects: Sequence[str] = ASPECTS) -> dict[str, Any]:
+    """JSON schema of what `parse_scores` reads, in what every server's structured outputs know of JSON Schema."""
+    score = {"type": "integer", "enum": list(range(1, 11))}
+    properties = dict.fromkeys(aspects, score)
+    return {"type": "object", "properties": properties, "required": list(aspects), "additionalProperties": False}
 
 
 def tagged(**contents: str) -> str:

@@ -71,13 +71,19 @@ class Endpoint:
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the protocol wants it; each attempt has a seed of its own."""
-        return {
+        body = {
             "model": self.model,
             "messages": request.messages,
             "max_tokens": request.max_tokens,
             "temperature": self.temperature,
             "seed": self.seed + request.attempt,
         }
+        if request.schema:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": request.schema},
+            }
+        return body
 
     @property
     def completions(self) -> str:
@@ -137,6 +143,9 @@ class Endpoint:
             return ConfigError("ModelNotFound", f"{self.url} has no model {self.model!r}: {message}", "check model and endpoint")
         if status == 429 and code == "insufficient_quota":
             return ConfigError("QuotaExhausted", f"{self.url} refuses: {message}", "the account's own quota is used up")
+        if status in (400, 422) and "response_format" in message:
+            problem = f"{self.url} does not hold {self.model!r} to a schema: {message}"
+            return ConfigError("NoStructuredOutputs", problem, "leave out structuredOutputs")
         if status in (408, 409, 429) or status >= 500:
             return NothingUsable(message, retry_after_seconds(headers))
         return Rejected(message, refusal=code in MODERATED)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from nativealign_workloads.errors import StepError
 
@@ -22,6 +22,8 @@ class Request:
     text: str
     max_tokens: int
     attempt: int = 0
+    schema: dict[str, Any] | None = None
+    """JSON schema of the answer, for an endpoint; other engines answer in text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nativealign_workloads.conduct.prompt import parse_scores, tagged
+from nativealign_workloads.conduct.prompt import parse_scores, scores_schema, tagged
 from nativealign_workloads.engines import Engine, Request
 from nativealign_workloads.engines.billing import billed
 
@@ -19,9 +19,10 @@ AXES = ("harmlessness", "helpfulness")
 MAX_TOKENS = 64
 
 
-def judge_with(engine: Engine, pairs: Sequence[tuple[str, str]]) -> list[Judged]:
-    """What the judge says of each (message, answer)."""
-    requests = [Request(str(number), _messages(*pair), pair[1], MAX_TOKENS) for number, pair in enumerate(pairs)]
+def judge_with(engine: Engine, structured: bool, pairs: Sequence[tuple[str, str]]) -> list[Judged]:
+    """What the judge, an endpoint with structured outputs or another, says of each (message, answer)."""
+    schema = scores_schema(AXES) if structured else None
+    requests = [Request(str(number), _messages(*pair), pair[1], MAX_TOKENS, schema=schema) for number, pair in enumerate(pairs)]
     return [{"judgement": _scores(reply.text), **billed(reply)} for reply in engine.generate(requests)]
 
 

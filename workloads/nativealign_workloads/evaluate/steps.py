@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nativealign_api.common import OpenAIEngine, TransformersEngine
+from nativealign_api.common import Judge, TransformersEngine
 from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
 from nativealign_workloads.align.assess import draw
 from nativealign_workloads.align.chunks import answers_prefix, clear_answers, open_endpoint, open_journal
@@ -94,12 +94,12 @@ def _keep(context: Context, prefix: str, path: Path) -> None:
 
 
 def _judge(context: Context, journal: Journal) -> Any:
-    spec = context.job.read("judge", OpenAIEngine)
+    spec = context.job.read("judge", Judge)
     if spec is None:
         return None
     from nativealign_workloads.evaluate.judging import judge_with
 
-    return partial(judge_with, open_endpoint(context, spec, "judge", journal))
+    return partial(judge_with, open_endpoint(context, spec, "judge", journal), spec.structured_outputs)
 
 
 def _held_out(context: Context, shard: ShardCommit, model: Path) -> int:

@@ -134,7 +134,7 @@ def load_tokenizer(context: Context) -> Any:
     end = loaded.token_to_id(stated["content"] if isinstance(stated, dict) else stated or "")
     if end is None:
         raise ConfigError("NoEndToken", "the tokenizer names no end-of-sequence token", "set eos_token in tokenizer_config.json")
-    return (lambda text: loaded.encode(text, add_special_tokens=False).ids), end
+    return (lambda text: loaded.encode_batch_fast([text], add_special_tokens=False)[0].ids), end
 
 
 def commit(context: Context) -> Json:
