@@ -105,6 +105,7 @@ def test_what_failed_attempts_left_in_a_committed_step_goes(shelf: Shelf) -> Non
     step = f"steps/rewrite/{NEW}"
     won, lost, between = (f"{step}/rewrite/documents-00000-{name}.jsonl.zst" for name in ("won", "lost", "between"))
     shelf.put(won, lost, between, f"{step}/rewrite/answers/00000/expert/w-000000.json")
+    shelf.put(f"{step}/rewrite/budget/expert/taken/000001", f"{step}/rewrite/budget/expert/held/00000/000001")
     shelf.put(f"{step}/train/checkpoints/step-00000010-1f0c9a3e/rank-00000-of-4.pt")
     shelf.put(f"{step}/rewrite/shards/00000.json", content=f'{{"parts": {{"a": {{"key": "{between}"}}}}}}'.encode())
     shelf.put(f"{step}/manifest.json", content=f'{{"shards": [{{"parts": {{"a": {{"key": "{won}"}}}}}}]}}'.encode())

@@ -89,22 +89,24 @@ def open_expert(context: Context, expert: Expert, conduct: Conduct, journal: Jou
 
 
 def open_endpoint(context: Context, spec: OpenAISpec, name: str, journal: Journal, spent: Json | None = None) -> Engine:
-    """An OpenAI-compatible endpoint. Pods that run at once share the rates, shards share the budget; no pod asks another."""
+    """An OpenAI-compatible endpoint. Pods that run at once share the rates, all shards the budget, of which `spent` is gone."""
     from nativealign_workloads.engines.budget import Budget
+    from nativealign_workloads.engines.grants import Grants
     from nativealign_workloads.engines.openai_batch import OpenAIBatchEngine
     from nativealign_workloads.engines.openai_endpoint import Endpoint
     from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
 
-    pods, share = context.job.parallelism, context.job.indexes
+    pods = context.job.parallelism
+    before = _requests_and_tokens(usage([spent or {}]))
+    requests, tokens = (
+        None if limit is None else max(0, limit - gone)
+        for limit, gone in zip((spec.budget.requests, _token_limit(spec)), before, strict=True)
+    )
 
     def open_budget() -> Budget:
-        used = usage([usage([]) | (spent or {}), journal.usage()])
-        return Budget(
-            part_of(spec.budget.requests, context.index, share),
-            part_of(_token_limit(spec), context.index, share),
-            spent_requests=used["requests"] + used["unsettledRequests"],
-            spent_tokens=used["tokens"] + used["unsettledTokens"],
-        )
+        grants = Grants(context.store, budget_prefix(context, name), context.index, context.job.indexes, (requests, tokens))
+        spent_requests, spent_tokens = _requests_and_tokens(journal.usage())
+        return Budget(*grants.limits, spent_requests=spent_requests, spent_tokens=spent_tokens, more=grants.more)
 
     key = _api_key(context, spec, name)
     endpoint = Endpoint(spec.endpoint, spec.model, key, spec.temperature, spec.seed, float(spec.timeout_seconds))
@@ -121,6 +123,11 @@ def open_endpoint(context: Context, spec: OpenAISpec, name: str, journal: Journa
 def open_journal(context: Context, engine: str) -> Journal:
     """The record of what this shard has asked `engine` (expert, worker or judge) so far."""
     return Journal(context.store, f"{answers_prefix(context)}/{engine}", context.writer)
+
+
+def budget_prefix(context: Context, engine: str) -> str:
+    """Where the shards of this phase share the budget of an engine."""
+    return f"{context.phase_prefix}/budget/{engine}"
 
 
 def answers_prefix(context: Context) -> str:
@@ -152,14 +159,9 @@ def _rate(limit: int | None, share: int) -> int | None:
     return None if limit is None else max(1, limit // share)
 
 
-def part_of(limit: int | None, index: int, share: int) -> int | None:
-    """What shard `index` of `share` may spend; the parts add up to the limit exactly."""
-    return None if limit is None else limit // share + (index < limit % share)
-
-
-def share_of(spent: Json, index: int, share: int) -> Json:
-    """The part of another step's usage that shard `index` of `share` answers for."""
-    return {name: part_of(amount, index, share) for name, amount in spent.items()}
+def _requests_and_tokens(used: Json) -> tuple[int, int]:
+    """Of a usage; what was not settled counts in full."""
+    return used["requests"] + used["unsettledRequests"], used["tokens"] + used["unsettledTokens"]
 
 
 def _token_limit(spec: OpenAISpec) -> int | None:

@@ -27,7 +27,6 @@ from nativealign_workloads.align.chunks import (
     open_journal,
     pinned_conduct,
     request,
-    share_of,
     unless_overtaken,
 )
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
@@ -171,8 +170,7 @@ def _rewritten(context: Context, expert_journal: Journal) -> Iterator[Json]:
     settings, chunking = context.job.require("rewrite", Rewrite), context.job.require("chunking", Chunking)
     conduct, conduct_hash = pinned_conduct(context)
     worker, tokenizer = _open_worker(context, settings) if "train-worker" in context.job.inputs else (None, None)
-    paid = share_of(_annotated(context), context.index, context.job.indexes)
-    expert = open_expert(context, context.job.require("expert", Expert), conduct, expert_journal, paid)
+    expert = open_expert(context, context.job.require("expert", Expert), conduct, expert_journal, _annotated(context))
     ratio, count = settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD), counter(tokenizer)
     lineage = {"conduct": conduct_hash, "worker": context.job.inputs.get("train-worker", "").rpartition("/")[2] or None}
     documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in _documents(context))

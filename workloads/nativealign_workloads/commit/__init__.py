@@ -2,6 +2,7 @@
 
     steps/<step>/<digest>/<phase>/<part>-<shard>-<writer>   parts; nobody overwrites anybody
     steps/<step>/<digest>/<phase>/answers/<shard>/…         what engines answered so far, adopted by the next writer
+    steps/<step>/<digest>/<phase>/budget/<engine>/…         which shard has which grant of an endpoint's budget
     steps/<step>/<digest>/<phase>/shards/<shard>.json       names the parts; created once, the first commit wins
     steps/<step>/<digest>/manifest.json                     names the shards; created once
 

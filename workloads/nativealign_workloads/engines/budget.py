@@ -1,6 +1,13 @@
 """A hard limit on what an expert may cost. Called by the HTTP engine before and after every request that leaves the machine."""
 
+from collections.abc import Callable
+
 from nativealign_workloads.errors import ConfigError
+
+Limits = tuple[int | None, int | None]
+"""Requests and tokens (prompt and completion); None is no limit."""
+Short = tuple[bool, bool]
+"""Of which of the two there is too little."""
 
 
 class BudgetExhausted(ConfigError):
@@ -11,16 +18,24 @@ class BudgetExhausted(ConfigError):
 
 
 class Budget:
-    """Requests and tokens (prompt and completion) that may be spent; None is no limit.
+    """Requests and tokens that may be spent.
 
     A request first reserves its estimate, so that concurrent requests cannot pass the limit together, and then settles what it
-    really took. `spent_requests` and `spent_tokens` carry over what an earlier attempt has spent.
+    really took. `spent_requests` and `spent_tokens` carry over what an earlier attempt has spent. `more` gives higher limits, where
+    there are any, once these are reached.
     """
 
     def __init__(
-        self, requests: int | None = None, tokens: int | None = None, *, spent_requests: int = 0, spent_tokens: int = 0
+        self,
+        requests: int | None = None,
+        tokens: int | None = None,
+        *,
+        spent_requests: int = 0,
+        spent_tokens: int = 0,
+        more: Callable[[Short], Limits | None] = lambda short: None,
     ) -> None:
-        self._limits = (requests, tokens)
+        self._limits: Limits = (requests, tokens)
+        self._more = more
         self._reserved = 0
         self.spent_requests, self.spent_tokens = spent_requests, spent_tokens
 
@@ -31,9 +46,17 @@ class Budget:
 
     def fits(self, tokens: int) -> bool:
         """Whether one more request with this estimate stays within both limits."""
+        while any(short := self._short(tokens)):
+            limits = self._more(short)
+            if limits is None:
+                return False
+            self._limits = limits
+        return True
+
+    def _short(self, tokens: int) -> Short:
         max_requests, max_tokens = self._limits
-        within_requests = max_requests is None or self.spent_requests < max_requests
-        return within_requests and (max_tokens is None or self.spent_tokens + self._reserved + tokens <= max_tokens)
+        short_of_requests = max_requests is not None and self.spent_requests >= max_requests
+        return short_of_requests, max_tokens is not None and self.spent_tokens + self._reserved + tokens > max_tokens
 
     def reserve(self, tokens: int) -> None:
         """Takes one request and an estimate of its tokens. Raises BudgetExhausted, and takes nothing, when they do not fit."""

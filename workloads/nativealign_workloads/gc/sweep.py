@@ -1,7 +1,7 @@
 """What may go from a store: digests that no job names, and what failed attempts left in those that are committed.
 
     inputs/<digest>/…, steps/<step>/<digest>/…   all of it, where nothing names the digest and nothing in it is young
-    steps/<step>/<digest>/<phase>/answers/…, parts that no record names     where the digest is committed
+    steps/<step>/<digest>/<phase>/answers/…, …/budget/…, parts that no record names     where the digest is committed
     self-test/…                                   where it is old
 
 A digest is named by a job, or by the manifest of a digest that is named. Named and not committed: left alone whatever its age.
@@ -24,8 +24,8 @@ from nativealign_workloads.store import NotFound, ObjectInfo, ObjectStore
 MANIFEST = "manifest.json"
 FOLDER = re.compile(r"(?:inputs|steps/[a-z-]+)/([0-9a-f]{32})(?=/)")
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-LEFT = re.compile(r"/answers/\d{5}/|-\d{5}-[0-9A-Za-z-]+\.[^/]+$")
-"""Progress inside a shard, or the end of a part's key: shard, writer, suffix."""
+LEFT = re.compile(r"/answers/\d{5}/|/budget/|-\d{5}-[0-9A-Za-z-]+\.[^/]+$")
+"""Progress inside a shard, who had which part of a budget, or the end of a part's key: shard, writer, suffix."""
 SELF_TEST = "self-test/"
 BATCH, THREADS = 64, 16
 

@@ -1,0 +1,72 @@
+"""One budget for several shards: together they never have more than it, and what one does not need another can use."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nativealign_workloads.engines.budget import Budget, BudgetExhausted, Limits
+from nativealign_workloads.engines.grants import OF_A_SHARD, Grants
+from nativealign_workloads.store import LocalStore
+
+
+def opened(folder: str | Path, shard: int, shards: int, limits: Limits) -> Grants:
+    return Grants(LocalStore(Path(folder)), "budget", shard, shards, limits)
+
+
+def spend(grants: Grants, requests: int, tokens: int = 1) -> int:
+    """How many of so many requests the budget has room for."""
+    budget = Budget(*grants.limits, more=grants.more)
+    for number in range(requests):
+        if not budget.fits(tokens):
+            return number
+        budget.reserve(tokens)
+        budget.settle(tokens, tokens)
+    return requests
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 60), st.lists(st.integers(0, 30), min_size=1, max_size=4))
+def test_shards_together_have_the_budget_and_no_more(limit: int, needs: list[int]) -> None:
+    with TemporaryDirectory() as folder:
+        spent = [spend(opened(folder, shard, len(needs), (limit, None)), need) for shard, need in enumerate(needs)]
+        assert sum(spent) <= limit
+        held = [opened(folder, shard, len(needs), (limit, None)).limits[0] or 0 for shard in range(len(needs))]
+        assert sum(held) <= limit
+        if sum(spent) < sum(needs):
+            assert sum(held) == limit, "nothing was free when a shard was refused"
+        lost = -(-limit // (OF_A_SHARD * len(needs))) * len(needs)
+        assert sum(spent) >= min(limit - lost, sum(needs))
+
+
+def test_a_shard_alone_may_use_what_the_others_have_not_taken(tmp_path: Path) -> None:
+    assert spend(opened(tmp_path, 0, 4, (100, None)), 10) == 10
+    taken = opened(tmp_path, 0, 4, (100, None)).limits[0]
+    assert taken == 12  # three grants of 4
+    assert spend(opened(tmp_path, 3, 4, (100, None)), 1000) == 100 - taken
+    assert spend(opened(tmp_path, 1, 4, (100, None)), 1) == 0
+
+
+def test_a_shard_that_was_killed_has_what_it_had_and_a_higher_budget_is_more_for_all(tmp_path: Path) -> None:
+    spend(opened(tmp_path, 0, 2, (16, 1600)), 5, tokens=90)
+    assert opened(tmp_path, 0, 2, (16, 1600)).limits == (5, 500)
+    assert opened(tmp_path, 0, 2, (32, 1600)).limits == (10, 500)
+    assert opened(tmp_path, 1, 2, (32, 1600)).limits == (0, 0)
+
+
+@pytest.mark.parametrize("limits", [(3, 8000), (3, None), (None, 8000)])
+def test_few_requests_and_many_tokens_are_found_among_the_grants_of_all(limits: Limits, tmp_path: Path) -> None:
+    assert spend(opened(tmp_path, 7, 10, limits), 3, tokens=2000) == 3
+
+
+def test_a_request_that_has_no_room_in_the_whole_budget_is_refused(tmp_path: Path) -> None:
+    grants = opened(tmp_path, 0, 3, (None, 500))
+    with pytest.raises(BudgetExhausted, match="0 of 500 tokens"):
+        Budget(*grants.limits, more=grants.more).reserve(501)
+
+
+def test_without_limits_nothing_is_written(tmp_path: Path) -> None:
+    assert spend(opened(tmp_path, 0, 3, (None, None)), 50) == 50
+    assert not list(tmp_path.iterdir())
