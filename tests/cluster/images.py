@@ -128,7 +128,7 @@ def try_gpu() -> None:
             _build_base()
         _build_from_dockerfile("workloads", GPU, "--build-arg=EXTRA=workloads-gpu")
         container = _buildah("from", "--pull-never", _local(GPU))
-        modules = "torch, deepspeed, transformers, accelerate, lm_eval, nativealign_workloads.__main__"
+        modules = "torch, deepspeed, transformers, accelerate, vllm, lm_eval, nativealign_workloads.__main__"
         program = f"import {modules}; print(f'torch {{torch.__version__}}, CUDA {{torch.version.cuda}}')"
         print(_buildah("run", "--isolation=chroot", container, "--", "python", "-c", program))
         _buildah("rm", container)

@@ -257,6 +257,29 @@ def test_requests_per_minute_are_kept(server, engine, time: Time) -> None:
     assert time.now >= 9
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ({"limit-requests": "60", "remaining-requests": "0", "reset-requests": "1m0s"}, 1.0),
+        ({"limit-requests": "60", "remaining-requests": "1", "reset-requests": "59s"}, 0.0),
+        ({"limit-tokens": "12000", "remaining-tokens": "0", "reset-tokens": "60"}, "tokens"),
+        ({"limit-tokens": "9", "remaining-tokens": "0", "reset-tokens": "500ms"}, 0.5),
+        ({"limit-requests": "60", "remaining-requests": "0", "reset-requests": "2026-11-28T00:00:00Z"}, 0.0),
+        ({"limit-requests": "many", "remaining-requests": "0", "reset-requests": "1h"}, 0.0),
+        ({"limit-requests": "1", "remaining-requests": "0", "reset-requests": "24h0m0s"}, 600.0),
+    ],
+)
+def test_what_the_endpoint_says_of_its_room_is_waited_for(
+    server, engine, time: Time, told: dict[str, str], seconds: float | str
+) -> None:
+    headers = tuple((f"x-ratelimit-{name}", value) for name, value in told.items())
+    server.script.append(Answer(body=completion("نعم"), headers=headers))
+    engine(concurrency=1).generate(requests(2))
+    if seconds == "tokens":
+        seconds = estimated_tokens(requests(1)[0]) / 200  # 12,000 a minute
+    assert time.now == pytest.approx(seconds)
+
+
 def test_tokens_per_minute_are_kept(server, engine, time: Time) -> None:
     engine(tokens_per_minute=60, concurrency=1).generate(requests(5))
     assert time.now >= 4 * 15
@@ -396,6 +419,29 @@ def test_an_interrupted_engine_lets_what_is_under_way_end_and_asks_no_more(serve
             call.result()
     assert len(server.requests) == 2
     assert journal(tmp_path).usage() == used(2)
+
+
+def test_a_request_that_waits_for_room_never_left_when_the_engine_is_interrupted(
+    server, engine, time: Time, tmp_path: Path
+) -> None:
+    waits = threading.Event()
+
+    async def never(seconds: float) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    time.sleep = never  # type: ignore[method-assign]
+    told = (("x-ratelimit-limit-requests", "1"), ("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "1h"))
+    server.script.append(Answer(body=completion("نعم"), headers=told))
+    one = engine(concurrency=1, journal=journal(tmp_path))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(one.generate, requests(2))
+        assert waits.wait(30)
+        one.interrupt(StoppedError("Stopped", "asked to stop"))
+        with pytest.raises(StoppedError):
+            call.result()
+    assert len(server.requests) == 1
+    assert journal(tmp_path).usage() == used(1)
 
 
 def test_answers_are_found_in_any_order_though_memory_holds_a_few_objects(tmp_path: Path) -> None:

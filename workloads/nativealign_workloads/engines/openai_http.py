@@ -27,7 +27,7 @@ from nativealign_workloads.engines.openai_endpoint import (
     Rejected,
     estimated_tokens,
 )
-from nativealign_workloads.engines.pacing import Backoff, Clock, Pace, Sleep
+from nativealign_workloads.engines.pacing import Backoff, Clock, Pace, Sleep, refill_seconds
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import StepError, UnavailableError
 
@@ -50,7 +50,7 @@ class Limits:
 
 
 class OpenAIEngine:
-    """Asks each request by itself, many at a time."""
+    """Asks each request by itself, many at a time, and no faster than the endpoint says that it has room for."""
 
     def __init__(
         self,
@@ -67,6 +67,8 @@ class OpenAIEngine:
         self._sleep, self._backoff = sleep, Backoff(seed=endpoint.seed)
         self._requests_pace = Pace(limits.requests_per_minute, clock, sleep)
         self._tokens_pace = Pace(limits.tokens_per_minute, clock, sleep)
+        self._room = Pace(None, clock, sleep)
+        """What the endpoint says itself."""
         self._window = asyncio.Semaphore(limits.concurrency * WINDOW)
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._settled = asyncio.Condition()
@@ -174,7 +176,7 @@ class OpenAIEngine:
                     raise NothingUsable(f"{error} (after {failed} attempts)") from error
                 wait = self._backoff.wait(failed, error.retry_after)
                 if error.retry_after is not None:
-                    self._requests_pace.hold(wait)
+                    self._room.hold(wait)
                 with call.pausing():
                     await self._sleep(wait)
                 intent = await self._intend(request, call, bill)
@@ -195,7 +197,7 @@ class OpenAIEngine:
         """One attempt. Where it raises, its intent is settled or its answer lost."""
         sent = 0
         try:
-            call.check()
+            await self._turn(call)
             sent = 1
             bill.requests += 1
             completion = await self._send(request, intent)
@@ -212,6 +214,14 @@ class OpenAIEngine:
             await self._settle(Settlement(intent, 1, used, answer), bill)
             raise
         return Settlement(intent, 1, used, answer, reply), reply
+
+    async def _turn(self, call: "_Call") -> None:
+        """Waits until the endpoint has room. Raises what has stopped the call meanwhile."""
+        try:
+            with call.pausing():
+                await self._room.take(1)
+        finally:
+            call.check()
 
     async def _settle(self, settlement: Settlement, bill: Bill) -> None:
         await self._book(bill, settlement.tokens)
@@ -238,6 +248,7 @@ class OpenAIEngine:
         except aiohttp.ClientError as error:
             never_sent = isinstance(error, aiohttp.ClientConnectorError)
             raise NothingUsable(f"connection failed: {self._endpoint.redacted(error)}", lost=not never_sent) from error
+        self._room.adapt(refill_seconds(answer.headers, intent.tokens))
         found = _object(content)
         if answer.status != 200:
             raise self._endpoint.refusal(answer.status, found.get("error"), answer.headers)
