@@ -9,13 +9,14 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from statistics import fmean
 
 import numpy as np
 import xxhash
 
 from nativealign_api.align import AlignGates, Assess
-from nativealign_workloads.align.chunks import clear_answers, open_endpoint, open_journal, pinned_conduct
+from nativealign_workloads.align.chunks import clear_answers, open_endpoint, open_journal, pinned_conduct, unless_overtaken
 from nativealign_workloads.align.statistics import Values, agreement, effect, summarize
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Conduct
@@ -41,8 +42,11 @@ Kept = tuple[int, int]
 def measure(context: Context) -> Json:
     """Phase `measure`."""
     shard = ShardCommit(context)
-    if shard.committed():
-        return {"skipped": True}
+    return unless_overtaken(shard, partial(_measure, shard))
+
+
+def _measure(shard: ShardCommit) -> Json:
+    context = shard.context
     settings = context.job.require("assess", Assess)
     rows = draw(_rows(context), settings.documents, settings.seed)
     context.progress.begin(len(rows), "documents")

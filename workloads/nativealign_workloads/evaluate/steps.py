@@ -11,7 +11,7 @@ from typing import Any
 from nativealign_api.common import Judge, TransformersEngine
 from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
 from nativealign_workloads.align.assess import draw
-from nativealign_workloads.align.chunks import answers_prefix, clear_answers, open_endpoint, open_journal
+from nativealign_workloads.align.chunks import answers_prefix, clear_answers, open_endpoint, open_journal, unless_overtaken
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import usage
@@ -31,8 +31,11 @@ HELD_OUT_SEED = 0
 def evaluate(context: Context) -> Json:
     """Phase `evaluate`: one model."""
     shard = ShardCommit(context)
-    if shard.committed():
-        return {"skipped": True}
+    return unless_overtaken(shard, partial(_evaluate, shard))
+
+
+def _evaluate(shard: ShardCommit) -> Json:
+    context = shard.context
     benchmarks = context.job.read("benchmarks", list[Benchmark]) or []
     requests, data = bring(context, benchmarks, _pinned_files(context)) if benchmarks else ([], context.scratch)
     model = model_folder(context, ROLES[context.index])
