@@ -67,6 +67,16 @@ def test_a_request_that_has_no_room_in_the_whole_budget_is_refused(tmp_path: Pat
         Budget(*grants.limits, more=grants.more).reserve(501)
 
 
+def test_nothing_is_taken_from_others_before_it_is_known_what_requests_under_way_take(tmp_path: Path) -> None:
+    grants = opened(tmp_path, 0, 2, (None, 160))
+    budget = Budget(*grants.limits, more=grants.more)
+    budget.reserve(80)
+    assert not budget.fits(10)
+    budget.settle(80, 75)
+    assert budget.fits(10)
+    assert opened(tmp_path, 0, 2, (None, 160)).limits == (None, 90)
+
+
 def test_without_limits_nothing_is_written(tmp_path: Path) -> None:
     assert spend(opened(tmp_path, 0, 3, (None, None)), 50) == 50
     assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ class Budget:
 
     A request first reserves its estimate, so that concurrent requests cannot pass the limit together, and then settles what it
     really took. `spent_requests` and `spent_tokens` carry over what an earlier attempt has spent. `more` gives higher limits, where
-    there are any, once these are reached.
+    there are any, once these are reached: of one's own, or also of others.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Budget:
         *,
         spent_requests: int = 0,
         spent_tokens: int = 0,
-        more: Callable[[Short], Limits | None] = lambda short: None,
+        more: Callable[[Short, bool], Limits | None] = lambda short, others: None,
     ) -> None:
         self._limits: Limits = (requests, tokens)
         self._more = more
@@ -45,9 +45,15 @@ class Budget:
         return self._reserved > 0
 
     def fits(self, tokens: int) -> bool:
-        """Whether one more request with this estimate stays within both limits."""
+        """Whether one more request with this estimate stays within both limits.
+
+        What is under way may turn out cheaper than its estimate, so nothing is taken from others before that is known.
+        """
+        return self._has_room(tokens, others=not self.under_way)
+
+    def _has_room(self, tokens: int, *, others: bool) -> bool:
         while any(short := self._short(tokens)):
-            limits = self._more(short)
+            limits = self._more(short, others)
             if limits is None:
                 return False
             self._limits = limits
@@ -60,11 +66,12 @@ class Budget:
 
     def reserve(self, tokens: int) -> None:
         """Takes one request and an estimate of its tokens. Raises BudgetExhausted, and takes nothing, when they do not fit."""
-        if not self.fits(tokens):
+        if not self._has_room(tokens, others=True):
             max_requests, max_tokens = ("unlimited" if limit is None else limit for limit in self._limits)
             raise BudgetExhausted(
                 f"spent {self.spent_requests} of {max_requests} requests and {self.spent_tokens} of {max_tokens} tokens "
-                f"({self._reserved} more under way); the next request may take {tokens} tokens"
+                f"({self._reserved} more under way), all that this shard could get of the budget; "
+                f"the next request may take {tokens} tokens"
             )
         self.spent_requests += 1
         self._reserved += tokens

@@ -26,7 +26,7 @@ class Grants:
         self._held = set(self._listed(self._mine)) if limited else set[int]()
         self._gone = set(self._held)
         self._looked = False
-        self._none: set[Short] = set()
+        self._none: set[tuple[Short, bool]] = set()
 
     @property
     def limits(self) -> Limits:
@@ -34,14 +34,16 @@ class Grants:
         requests, tokens = (self._sum(limit) for limit in self._limits)
         return requests, tokens
 
-    def more(self, short: Short) -> Limits | None:
-        """The limits with one grant more, which has of all that is `short`; None where there is none left."""
-        for grant in self._in_order() if short not in self._none else ():
+    def more(self, short: Short, others: bool) -> Limits | None:
+        """The limits with one grant more, which has of all that is `short`; None where none is left, or only what is others' own."""
+        if (short, others) in self._none:
+            return None
+        for grant in self._in_order(others):
             if grant not in self._gone and self._helps(grant, short):
                 self._gone.add(grant)
                 if self._take(grant):
                     return self.limits
-        self._none.add(short)
+        self._none.add((short, others))
         return None
 
     def _helps(self, grant: int, short: Short) -> bool:
@@ -57,10 +59,12 @@ class Grants:
         self._held.add(grant)
         return True
 
-    def _in_order(self) -> Iterator[int]:
+    def _in_order(self, others: bool) -> Iterator[int]:
         """The shard's own grants; then the others, from half a round on: of shards that ended long ago or begin last."""
         end = OF_A_SHARD * (self._shard + 1)
         yield from range(end - OF_A_SHARD, end)
+        if not others:
+            return
         if not self._looked:
             self._looked = True
             self._gone |= set(self._listed(f"{self._prefix}/taken/"))
