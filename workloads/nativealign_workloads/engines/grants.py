@@ -35,7 +35,7 @@ class Grants:
         return requests, tokens
 
     def more(self, short: Short, others: bool) -> Limits | None:
-        """The limits with one grant more, which has of all that is `short`; None where none is left, or only what is others' own."""
+        """The limits with one grant more that has of all that is `short`; None where none is left, or only what is others' own."""
         if (short, others) in self._none:
             return None
         for grant in self._in_order(others):
