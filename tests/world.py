@@ -118,6 +118,11 @@ class World:
         status = {"phase": "Running", "containerStatuses": [container]}
         self.pods[name] = [_pod(name, index, status | {"podIP": f"10.0.0.{index}"}) for index in range(pods)]
 
+    def end_pod(self, code: int, message: Json | None = None, *, running: int = 0) -> None:
+        """A pod of the current child ends, and the Job has not drawn its conclusion; so many others run."""
+        self.run(pods=running)
+        self.pods[self.current].append(self._ended_pod(self.current, code, message))
+
     def pend(self, reason: str, message: str = "") -> None:
         """The pod of the current child cannot start."""
         waiting = {"waiting": {"reason": reason, "message": message}}
@@ -140,9 +145,12 @@ class World:
     def _end(self, name: str, kind: str, reason: str, text: str, code: int, message: Json | None) -> None:
         condition = {"type": kind, "status": "True", "reason": reason, "message": text, "lastTransitionTime": stamp(self.now)}
         self.jobs[name]["status"] |= {"conditions": [condition], "ready": 0, "succeeded": int(kind == "Complete")}
+        self.pods[name] = [self._ended_pod(name, code, message)]
+
+    def _ended_pod(self, name: str, code: int, message: Json | None) -> Json:
         ended = {"exitCode": code, "finishedAt": stamp(self.now), "message": "" if message is None else pack(message)}
         container = {"imageID": self.image_id, "state": {"terminated": ended}}
-        self.pods[name] = [_pod(name, 0, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]})]
+        return _pod(name, 0, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]})
 
     def finish(self, committed: Json | None = None, gates: list[str] | None = None) -> list[str]:
         """Completes every child until the job has ended; returns the children in order."""

@@ -36,6 +36,10 @@ LABEL_JOB = f"{GROUP}/job"
 LABEL_STEP = f"{GROUP}/step"
 LABEL_PHASE = f"{GROUP}/phase"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
+ANNOTATION_CONTENT = f"{GROUP}/content"
+"""Of a child: a hash of all that it was made by."""
+ANNOTATION_GENERATION = f"{GROUP}/generation"
+"""Of a child: the generation of the job's spec that it was made from."""
 MANAGED_BY = "nativealign-operator"
 
 

@@ -20,7 +20,7 @@ from nativealign_api.steps import INSPECT, Form
 from nativealign_api.vocabulary import Condition, ExitCode
 from nativealign_operator.conditions import UNWELL, finished, say, stamp
 from nativealign_operator.pod import Json
-from nativealign_operator.render import RenderSettings, render_phase
+from nativealign_operator.render import Rendered, RenderSettings, render_phase
 from nativealign_operator.seen import PENDING_GRACE_SECONDS, Child, Pod, Seen, Stranger, when
 
 WORKLOAD = "workload"
@@ -279,7 +279,7 @@ def _look_after(seen: Seen, decision: Decision, place: _Place, settings: RenderS
         _say(seen, decision, "Retrying", "ChildDeleted", f"{child.name} is being deleted and will be created again")
     else:
         step.state = "Running"
-        _watch(seen, decision, place, child)
+        _watch(seen, decision, place, child, settings)
 
 
 def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSettings) -> None:
@@ -300,11 +300,15 @@ def _create(seen: Seen, decision: Decision, place: _Place, settings: RenderSetti
     else:
         state = "Retrying" if step.failures else "Running"
         _say(seen, decision, state, "PodsCreated", f"{step.name} {place.phase.name} is starting")
+    decision.create = _rendered(seen, decision, place, settings).objects()
+
+
+def _rendered(seen: Seen, decision: Decision, place: _Place, settings: RenderSettings) -> Rendered:
+    """The objects of the attempt that is next or under way, by the spec as it is now."""
     before = decision.status.pinned
     pinned = replace(settings, image=before.images.get(WORKLOAD, settings.image), store=before.store or settings.store)
     job = seen.job.model_copy(update={"status": decision.status})
-    rendered = render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=step.attempt), pinned)
-    decision.create = rendered.objects()
+    return render_phase(job, place.phase, resolve(job, place.planned, place.phase, attempt=place.step.attempt), pinned)
 
 
 def _make_way(seen: Seen, decision: Decision, place: _Place, stranger: Stranger) -> None:
@@ -340,9 +344,11 @@ def _suspend(seen: Seen, decision: Decision, place: _Place) -> None:
     _say(seen, decision, "Suspended", "Suspended", "spec.suspend is set; what is committed is kept")
 
 
-def _watch(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
+def _watch(seen: Seen, decision: Decision, place: _Place, child: Child, settings: RenderSettings) -> None:
     """What a child that is under way is doing, and whether one of its deadlines has passed."""
     _show_progress(seen, place, child)
+    if _outdated(seen, decision, place, child, settings):
+        return
     if child.suspended:
         _queued(seen, decision, place, child)
         return
@@ -351,9 +357,43 @@ def _watch(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
     running = [pod for pod in child.pods if pod.phase == "Running" and not pod.deleting]
     if running or child.ready:
         state = "Retrying" if place.step.failures and not running else "Running"
-        _say(seen, decision, state, "PodsRunning", f"{place.step.name} {place.phase.name} runs", pods_run=True)
-        return
-    _waiting(seen, decision, place, child)
+        _say(seen, decision, state, "PodsRunning", f"{place.step.name} {place.phase.name} runs{_failures(child)}", pods_run=True)
+    elif not _between_pods(seen, decision, place, child):
+        _waiting(seen, decision, place, child)
+
+
+def _outdated(seen: Seen, decision: Decision, place: _Place, child: Child, settings: RenderSettings) -> bool:
+    """A child of which no pod has started, for a reason that a change of the spec may have mended, is made anew by that."""
+    begun = child.ready or child.succeeded or any(pod.phase != "Pending" for pod in child.pods)
+    changed = child.generation and (seen.job.metadata.generation or 0) > child.generation
+    if begun or not changed or _rendered(seen, decision, place, settings).content == child.content:
+        return False
+    decision.delete.append(child)
+    place.step.attempt += 1
+    message = f"{child.name} has not started; it is made anew by the changed spec"
+    decision.events.append(Event("Normal", "SpecChanged", message))
+    say(decision.status, "Running", "SpecChanged", message, seen.now)
+    decision.again(seen.now)
+    return True
+
+
+def _between_pods(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool:
+    """Whether pods have ended and the Job will have others or end, which takes it seconds; one that waits says why itself."""
+    ended = [pod for pod in child.pods if pod.phase in ("Succeeded", "Failed") and not pod.deleting]
+    if not ended or any(pod.waiting for pod in child.pods) or seen.trouble:
+        return False
+    name = f"{place.step.name} {place.phase.name}"
+    if failures := _failures(child):
+        _say(seen, decision, "Retrying", cause_of(child)[0], f"{name} is tried again{failures}")
+    else:
+        _say(seen, decision, "Running", "PodsSucceeded", f"{name}: {len(ended)} pods are done", pods_run=True)
+    return True
+
+
+def _failures(child: Child) -> str:
+    """What became of pods that the Job tries again."""
+    failed = [pod for pod in child.pods if pod.phase == "Failed" and not pod.disruption]
+    return f"; {len(failed)} pods have failed: {': '.join(cause_of(child))}" if failed else ""
 
 
 def _queued(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:

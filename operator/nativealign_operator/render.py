@@ -6,6 +6,7 @@ patched. No Secret is read: the pods mount them.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from nativealign_api.plan import Phase
 from nativealign_api.resolved import ResolvedJob, child_name
 from nativealign_api.steps import Form
 from nativealign_api.vocabulary import (
+    ANNOTATION_CONTENT,
+    ANNOTATION_GENERATION,
     API_VERSION,
     LABEL_ATTEMPT,
     LABEL_JOB,
@@ -59,6 +62,11 @@ class Rendered:
     service: Json | None
     """For a gang of several nodes."""
     job: Json
+
+    @property
+    def content(self) -> str:
+        """A hash of all that a change of the spec can change."""
+        return str(self.job["metadata"]["annotations"][ANNOTATION_CONTENT])
 
     def objects(self) -> list[Json]:
         """In the order in which they are to be created."""
@@ -136,11 +144,12 @@ def _service(job: JobObject, name: str, resolved: ResolvedJob) -> Json:
 def _job(job: JobObject, name: str, phase: Phase, resolved: ResolvedJob, config_map: str, settings: RenderSettings) -> Json:
     gang = phase.form is Form.GANG
     metadata = _metadata(job, name, resolved)
+    annotations = {ANNOTATION_GENERATION: str(job.metadata.generation or 0)}
     queue = _queue(job, phase, resolved, settings)
     if queue:
         metadata["labels"] = metadata["labels"] | {QUEUE_NAME: queue}
         if phase.form is Form.SHARDED and phase.parallelism > 1:
-            metadata["annotations"] = {MIN_PARALLELISM: "1"}
+            annotations[MIN_PARALLELISM] = "1"
     spec: Json = {
         "completionMode": "Indexed",
         "completions": phase.indexes,
@@ -160,7 +169,10 @@ def _job(job: JobObject, name: str, phase: Phase, resolved: ResolvedJob, config_
         grace_seconds=GANG_GRACE_SECONDS if gang else SHARD_GRACE_SECONDS,
     )
     template["metadata"]["labels"] = labels(resolved)
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": template}}
+    spec["template"] = template
+    content = json.dumps([metadata["labels"], spec], sort_keys=True)
+    metadata["annotations"] = annotations | {ANNOTATION_CONTENT: hashlib.sha256(content.encode()).hexdigest()[:16]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
 def _queue(job: JobObject, phase: Phase, resolved: ResolvedJob, settings: RenderSettings) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from nativealign_api.kinds import JobObject
 from nativealign_api.messages import TerminationMessage, unpack
 from nativealign_api.status import JobStatus
-from nativealign_api.vocabulary import LABEL_ATTEMPT, LABEL_PHASE, LABEL_STEP
+from nativealign_api.vocabulary import ANNOTATION_CONTENT, ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_PHASE, LABEL_STEP
 
 Json = dict[str, Any]
 
@@ -76,6 +76,10 @@ class Child:
     deleting: bool
     ready: int
     succeeded: int
+    generation: int
+    """Of the job's spec that it was made from; 0 where it does not say."""
+    content: str
+    """A hash of what it was made by."""
     pods: tuple[Pod, ...] = ()
 
     @property
@@ -138,7 +142,7 @@ class Seen:
 def read_child(job: Json, pods: Iterable[Json]) -> Child:
     """A batch/v1 Job with its pods."""
     metadata, spec, status = job["metadata"], job["spec"], job.get("status", {})
-    labels = metadata.get("labels", {})
+    labels, annotations = metadata.get("labels", {}), metadata.get("annotations") or {}
     ended = _condition(status, "Complete") or _condition(status, "Failed")
     return Child(
         name=metadata["name"],
@@ -159,6 +163,8 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
         deleting="deletionTimestamp" in metadata,
         ready=status.get("ready", 0),
         succeeded=status.get("succeeded", 0),
+        generation=int(annotations.get(ANNOTATION_GENERATION, "0")),
+        content=annotations.get(ANNOTATION_CONTENT, ""),
         pods=tuple(sorted(map(read_pod, pods), key=lambda pod: (pod.index, pod.name))),
     )
 

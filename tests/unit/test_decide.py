@@ -446,6 +446,65 @@ def test_a_cause_that_only_events_tell_is_told_and_stalls_the_job_until_it_is_go
     assert seen.status.state == "Running"
 
 
+def test_a_child_whose_pods_have_ended_waits_for_nothing() -> None:
+    """The Job controller needs seconds until it says that a Job is complete."""
+    seen = world()
+    seen.settle()
+    seen.run()
+    seen.settle()
+    seen.end_pod(0, {})
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0], truths(seen.status)["Running"]) == ("Running", "PodsSucceeded", "True")
+
+
+def test_pods_that_fail_and_are_tried_again_by_their_job_are_told_with_their_own_words() -> None:
+    seen = world(spec=ALIGN | {"deadlines": {"startSeconds": 60}})
+    seen.settle()
+    seen.end_pod(69, {"code": "StoreUnavailable", "message": "https://minio does not answer"})
+    seen.wait(120)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Retrying", "StoreUnavailable")
+    assert "1 pods have failed: StoreUnavailable: https://minio does not answer" in ready(seen.status)[1]
+    seen.end_pod(69, {"code": "StoreUnavailable", "message": "https://minio does not answer"}, running=1)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Running", "PodsRunning")
+    assert "https://minio does not answer" in ready(seen.status)[1]
+
+
+def edited(seen: World, **changes: object) -> None:
+    """The spec is changed by somebody."""
+    seen.job.spec = seen.job.spec.model_copy(update=changes)
+    seen.job.metadata.generation = (seen.job.metadata.generation or 0) + 1
+
+
+@pytest.mark.parametrize("waits_for", ["pods", "quota"])
+def test_a_child_that_has_not_started_is_made_anew_when_the_spec_is_mended(waits_for: str) -> None:
+    seen = world(spec=ALIGN | ({"queueName": "research"} if waits_for == "quota" else {}))
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    created, first = list(seen.created), seen.current
+    if waits_for == "quota":
+        seen.jobs[first]["spec"]["suspend"] = True
+    else:
+        seen.pend("ImagePullBackOff", "no such image")
+    seen.settle()
+    edited(seen, ttl_seconds_after_finished=60)
+    seen.settle()
+    assert seen.created == created, "nothing that the child is made by has changed"
+    edited(seen, image="registry.example/mended:1")
+    seen.settle()
+    assert first not in seen.jobs
+    (container,) = seen.jobs[seen.current]["spec"]["template"]["spec"]["containers"]
+    assert (len(seen.created), container["image"]) == (len(created) + 1, "registry.example/mended:1")
+    assert [event.reason for event in seen.events].count("SpecChanged") == 1
+    assert not seen.status.steps[1].failures
+    seen.run()
+    edited(seen, image="registry.example/later:1")
+    seen.settle()
+    assert len(seen.created) == len(created) + 1, "pods that run are let alone"
+
+
 def test_a_quota_that_refuses_every_pod_is_told() -> None:
     seen = world()
     seen.settle()
