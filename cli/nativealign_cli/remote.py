@@ -6,7 +6,7 @@ Asks for no more than get and list of the three kinds, Jobs, pods, events, and p
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,20 @@ class Remote:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster, self.namespace = cluster, namespace
 
-    async def jobs(self) -> list[Json]:
-        """Every object of the three kinds, along the chain and by name."""
+    async def jobs(self, kinds: Iterable[str] = KINDS) -> list[Json]:
+        """Every object of these kinds, along the chain and by name."""
         found = []
-        for kind in KINDS:
+        for kind in kinds:
             async for page in self.cluster.pages(path_of(kind, self.namespace)):
                 found += [{"apiVersion": API_VERSION, "kind": kind} | item for item in page["items"]]
         return found
 
     async def find(self, name: str) -> Json:
-        """The one object that a name means. Raises Refused where it means none or several."""
+        """The one object that a name means; looks at one kind alone where the name says which. Raises Refused where it means none
+        or several.
+        """
         kind, _, bare = name.rpartition("/")
-        every = await self.jobs()
+        every = await self.jobs(known for known in KINDS if fits(f"{known}/{bare}", kind, bare))
         found = [item for item in every if fits(reference(item), kind, bare)]
         if len(found) == 1:
             return found[0]
@@ -135,11 +137,18 @@ async def show_logs(context: str | None, namespace: str, name: str, step: str | 
         while True:
             job = await remote.find(name)
             ended = finished(status_of(job))
+            _check_step(job, step)
             for pod in await remote.children(job, "Pod", step):
                 await _show_new(remote, pod, shown, out)
             if not follow or ended:
                 return ExitCode.OK
             await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def _check_step(job: Json, step: str | None) -> None:
+    known = [entry.name for entry in status_of(job).steps]
+    if step and step not in known:
+        raise Refused(f"{reference(job)} has no step {step}; it has {', '.join(known) or 'none yet'}")
 
 
 async def _show_new(remote: Remote, pod: Json, shown: dict[str, int], out: Console) -> None:
@@ -210,4 +219,4 @@ def status_of(job: Json) -> JobStatus:
 def told(status: JobStatus) -> str:
     """State, reason and message in a line."""
     ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
-    return f"{status.state}: {ready.message}" if ready else status.state
+    return f"{status.state}: {ready.reason}: {ready.message}" if ready else status.state

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.doctor import Finding, print_findings
-from nativealign_cli.remote import Remote, connected, reference, status_of
+from nativealign_cli.remote import Remote, connected, reference, status_of, told
 from nativealign_operator.cluster import ApiError, Json
 from nativealign_operator.conditions import finished
 from nativealign_operator.seen import TROUBLES, Pod, read_pod
@@ -49,9 +49,11 @@ ADVICE = {
     "NoMatchingFlavor": "no flavor of the ClusterQueue fits: look at its coveredResources, at nodeSelector and tolerations",
     "Preempted": "another job has gone before; this one goes on by itself when there is quota again",
     "AdmissionChecks": "the ClusterQueue asks for more than quota: see its admission checks",
+    "GateFailed": "the report has what was measured: change the gates or what they measure, or accept the data by acceptFailedGate",
     "OutOfMemory": "raise resources.memory, or lower batch sizes",
 }
 """What to do, by reason of a condition, a pod or an event."""
+FINAL = "A job that has failed stays so: mend the cause, delete the object and create it again; what is committed is used again"
 WORTH_TELLING = TROUBLES | {"ChildRefused", "FailedScheduling", "NodeNotReady", "TaintManagerEviction", "Evicted"}
 """Reasons of events."""
 
@@ -68,33 +70,30 @@ async def examine(context: str | None, namespace: str, name: str | None, out: Co
 
 
 async def _job(remote: Remote, job: Json) -> list[Finding]:
-    status, ready = status_of(job), None
-    findings = []
-    for condition in status.conditions:
-        if condition.type == "Ready":
-            ready = condition
-    if not status.conditions:
+    status = status_of(job)
+    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    if ready is None:
         advice = "is the operator installed and running, and does it watch this namespace?"
         return [Finding(False, f"{reference(job)} has no status yet", advice)]
-    good = status.state in ("Complete", "Running", "Suspended")
-    what = f"{reference(job)} is {status.state}" + (f": {ready.reason}: {ready.message}" if ready else "")
-    findings.append(Finding(good, what, "" if good or ready is None else ADVICE.get(ready.reason, "")))
+    waits_for_another = ready.reason == "WaitingForInput" and "does not exist" not in ready.message
+    good = status.state in ("Complete", "Running", "Suspended") or waits_for_another
+    advices = [] if good else [ADVICE.get(ready.reason, ""), FINAL if status.state == "Failed" else ""]
+    findings = [Finding(good, f"{reference(job)} is {told(status)}", ". ".join(filter(None, advices)))]
     pods = await remote.children(job, "Pod")
-    findings += list(_pods(read_pod(pod) for pod in pods if pod["status"]["phase"] == "Pending"))
-    findings += await _events(remote, job, pods)
-    return findings
+    findings += _pods(ready.reason, (read_pod(pod) for pod in pods if pod["status"]["phase"] == "Pending"))
+    return findings + await _events(remote, job, pods, ready.reason)
 
 
-def _pods(pods: Iterator[Pod]) -> Iterator[Finding]:
-    """Pods that wait for something."""
+def _pods(known: str, pods: Iterator[Pod]) -> Iterator[Finding]:
+    """Pods that wait for something; the `known` reason the job tells itself."""
     for pod in pods:
-        if pod.waiting:
+        if pod.waiting and pod.waiting[0] != known:
             reason, message = pod.waiting
             yield Finding(False, f"pod {pod.name} waits: {reason}: {message}", ADVICE.get(reason, ""))
 
 
-async def _events(remote: Remote, job: Json, pods: list[Json]) -> list[Finding]:
-    """The last trouble that others told of each of the job's objects, while it has not ended."""
+async def _events(remote: Remote, job: Json, pods: list[Json], known: str) -> list[Finding]:
+    """The last that others told of each of the job's objects, where it is a trouble and the job has not ended."""
     if finished(status_of(job)):
         return []
     try:
@@ -102,5 +101,6 @@ async def _events(remote: Remote, job: Json, pods: list[Json]) -> list[Finding]:
         events = await remote.events({item["metadata"]["uid"] for item in [job, *children, *pods]})
     except ApiError as error:
         return [Finding(False, f"events cannot be read: {error.message}", "ask for get and list of events")]
-    last = {event["involvedObject"]["name"]: event for event in events if event["reason"] in WORTH_TELLING}
-    return [Finding(False, f"{name}: {e['reason']}: {e['message']}", ADVICE.get(e["reason"], "")) for name, e in last.items()]
+    last = {event["involvedObject"]["name"]: event for event in events}
+    troubles = {name: event for name, event in last.items() if event["reason"] in WORTH_TELLING - {known}}
+    return [Finding(False, f"{name}: {e['reason']}: {e['message']}", ADVICE.get(e["reason"], "")) for name, e in troubles.items()]

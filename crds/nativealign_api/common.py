@@ -10,6 +10,8 @@ from nativealign_api.base import Count, Dollars, Endpoint, Model, Name, Operatio
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
 """A Kubernetes resource quantity: 500m, 8, 64Gi."""
+Bytes = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
+"""A quantity of memory or disk: 64Gi, 500M. No thousandths of a byte, which `m` would be."""
 
 ENVIRONMENT_PATTERN = r"^(NCCL_|UCX_|FI_|GLOO_|TORCH_NCCL_)[A-Z0-9_]+$|^(HTTP_PROXY|HTTPS_PROXY|NO_PROXY)$"
 
@@ -70,7 +72,7 @@ class Toleration(Model):
 class Scratch(Model):
     """Local disk of a pod."""
 
-    size: Quantity = "20Gi"
+    size: Bytes = "20Gi"
     """Size limit."""
     storage_class_name: Name | None = None
     """Storage class of an ephemeral volume claim; without it the node's own disk (emptyDir)."""
@@ -89,9 +91,9 @@ class Resources(Model):
     """Training processes in each pod; default one for each accelerator, or one on the CPU. As `nodes`, fixed by a checkpoint."""
     cpu: Quantity | None = None
     """CPU request."""
-    memory: Quantity | None = None
+    memory: Bytes | None = None
     """Memory request and limit."""
-    shared_memory: Quantity | None = None
+    shared_memory: Bytes | None = None
     """Size of /dev/shm, in memory."""
     extra_resources: dict[str, Quantity] = Field(default={}, max_length=8)
     """Further extended resources for each pod, e.g. rdma/hca: "1"."""

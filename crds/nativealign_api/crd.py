@@ -123,6 +123,10 @@ def _root(kind: str, entry: Kind) -> Json:
     }
 
 
+STORE_PLACE = ("bucket", "prefix")
+"""Fields of the store that say where things lie. Operational, as a result is the same wherever it lies."""
+
+
 def immutability_rules(spec: type[Model]) -> Iterator[Rule]:
     """One rule for each top-level field with an identity part: that part is fixed once `status.startTime` is set."""
     for name, field in spec.model_fields.items():
@@ -133,6 +137,11 @@ def immutability_rules(spec: type[Model]) -> Iterator[Rule]:
                 f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(equal)})",
                 f"spec.{alias} is immutable once the job has started; create a new job",
             )
+    places = [_unchanged(f"spec.store.{name}", ("spec.store",)) for name in STORE_PLACE]
+    yield Rule(
+        f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(places)})",
+        "spec.store.bucket and spec.store.prefix are immutable once the job has started: what it has written lies there",
+    )
 
 
 def _unchanged(path: str, optional: tuple[str, ...]) -> str:

@@ -128,7 +128,7 @@ class JobStatus(StatusModel):
     observed_generation: int | None = None
     """Generation of the spec that this status describes."""
     state: str = "Waiting"
-    """Summary for people: Waiting, Queued, Running, Retrying, Suspended, Complete, Failed, GateFailed, Invalid."""
+    """Summary for people: Waiting, Queued, Running, Retrying, Stalled, Suspended, Complete, Failed, GateFailed, Invalid."""
     start_time: str | None = None
     """RFC 3339 time of the start."""
     completion_time: str | None = None

@@ -65,6 +65,22 @@ def test_finished_shards_count_fully_and_running_ones_as_they_say(file: Path) ->
     assert told.percent == pytest.approx((100 + 2 * 25) / 3)
 
 
+def test_a_pods_log_tells_how_far_it_is_twice_a_minute(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    progress = Progress(file, clock=lambda: now[0], step="train", phase="train", index=0)
+    progress.begin(2000, "steps")
+    for _ in range(70):
+        now[0] += 1
+        progress.advance(10, loss=2.5)
+    progress.finish()
+    assert capsys.readouterr().out.splitlines() == [
+        "train train 0: 0 of 2,000 steps",
+        "train train 0: 300 of 2,000 steps, about 2m50s left, loss 2.5",
+        "train train 0: 600 of 2,000 steps, about 2m20s left, loss 2.5",
+        "train train 0: 700 of 2,000 steps, about 2m10s left, loss 2.5",
+    ]
+
+
 def test_what_comes_no_further_keeps_its_time(file: Path) -> None:
     file.write_text(json.dumps({"done": 3, "total": 4, "percent": 75.0}))
     moments = iter([datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(10)])

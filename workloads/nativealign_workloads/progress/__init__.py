@@ -1,6 +1,7 @@
 """What a running pod says of itself: how far it is, how long it will take, what it counted.
 
-Steps call `advance`; the operator and the local runner read the JSON. Losing it costs nothing: it is never an input.
+Steps call `advance`; the operator and the local runner read the JSON, people the lines in the pod's log. Losing it costs nothing:
+it is never an input.
 """
 
 import json
@@ -11,8 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nativealign_api.status import duration
+
 INTERVAL = 1.0
 """Seconds between two writes."""
+LOG_INTERVAL = 30.0
+"""Seconds between two lines of the log."""
 
 
 class Progress:
@@ -20,7 +25,7 @@ class Progress:
 
     def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.monotonic, **labels: Any) -> None:
         self._path, self._clock, self._labels = path, clock, labels
-        self._start = self._written = clock()
+        self._start = self._written = self._logged = clock()
         self._first = 0
         self._done, self._total, self._unit = 0, 0, ""
         self._counts: dict[str, float] = {}
@@ -34,6 +39,7 @@ class Progress:
         """Starts counting `total` things; `done` of them were there before this attempt."""
         self._start, self._total, self._unit, self._done, self._first = self._clock(), total, unit, done, done
         self._write()
+        self._log()
 
     def advance(self, amount: int = 1, **counts: float) -> None:
         """`amount` more is done; `counts` replace the headline counts of the same name."""
@@ -41,11 +47,14 @@ class Progress:
         self._counts |= counts
         if self._clock() - self._written >= INTERVAL:
             self._write()
+        if self._clock() - self._logged >= LOG_INTERVAL:
+            self._log()
 
     def finish(self) -> None:
         """Writes the end. What never began leaves the file to others: the ranks of a gang write it for their node."""
         if self.started:
             self._write()
+            self._log()
 
     def snapshot(self) -> dict[str, Any]:
         """The JSON object: done, total, unit, percent, etaSeconds (None while unknown), counts."""
@@ -60,6 +69,20 @@ class Progress:
             "etaSeconds": eta,
             "counts": self._counts,
         }
+
+    def _log(self) -> None:
+        self._logged = self._clock()
+        if self._path is not None:
+            print(self.line(), flush=True)
+
+    def line(self) -> str:
+        """The snapshot for people."""
+        found = self.snapshot()
+        of_all = f" of {self._total:,}" if self._total else ""
+        left = found["etaSeconds"]
+        counts = [f"{name} {value:.5g}" for name, value in self._counts.items()]
+        facts = [f"{self._done:,}{of_all} {self._unit}", *([f"about {duration(left)} left"] if left else []), *counts]
+        return f"{' '.join(map(str, self._labels.values()))}: {', '.join(facts)}"
 
     def _write(self) -> None:
         self._written = self._clock()
