@@ -40,3 +40,23 @@ def test_what_a_kubelet_tells_in_events_alone_stalls_the_job_until_its_pod_runs(
     site.reaches("AlignJob", "web", "Running", "PodsRunning")
     told = [event["reason"] for event in site.every("Event") if event["involvedObject"]["kind"] == "AlignJob"]
     assert told.count("FailedMount") == 1
+
+
+def test_a_pod_that_waits_is_made_anew_when_the_spec_is_mended(site: Site) -> None:
+    site.kubelet.held.add("inspect")
+    try:
+        site.apply("AlignJob", "web", align(site, resources={"nodeSelector": {"disk": "sdd"}}))
+        site.wait(lambda: site.every("Pod"), "pod")
+        code, answer = site.merge("AlignJob", "web", {"spec": {"resources": {"nodeSelector": {"disk": "ssd"}}}})
+        assert code == 200, answer
+
+        def mended() -> bool:
+            pods = [pod for pod in site.every("Pod") if "deletionTimestamp" not in pod["metadata"]]
+            return [pod["spec"]["nodeSelector"] for pod in pods] == [{"disk": "ssd"}]
+
+        site.wait(lambda: mended() or None, "pod by the mended spec")
+    finally:
+        site.kubelet.held.discard("inspect")
+    status = site.reaches("AlignJob", "web", "Running", "PodsRunning")
+    assert not status["steps"][0].get("failures")
+    assert [event["reason"] for event in site.every("Event")].count("SpecChanged") == 1
