@@ -123,8 +123,8 @@ def _root(kind: str, entry: Kind) -> Json:
     }
 
 
-STORE_PLACE = ("bucket", "prefix")
-"""Fields of the store that say where things lie. Operational, as a result is the same wherever it lies."""
+STORE_PLACE = ("spec.store.bucket", "spec.store.prefix")
+"""Where things lie. Operational, as a result is the same wherever it lies."""
 
 
 def immutability_rules(spec: type[Model]) -> Iterator[Rule]:
@@ -137,7 +137,7 @@ def immutability_rules(spec: type[Model]) -> Iterator[Rule]:
                 f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(equal)})",
                 f"spec.{alias} is immutable once the job has started; create a new job",
             )
-    places = [_unchanged(f"spec.store.{name}", ("spec.store",)) for name in STORE_PLACE]
+    places = [_unchanged(path, ("spec.store", path)) for path in STORE_PLACE]
     yield Rule(
         f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(places)})",
         "spec.store.bucket and spec.store.prefix are immutable once the job has started: what it has written lies there",

@@ -146,6 +146,20 @@ def test_identity_fields_are_fixed_once_the_job_has_started_and_operational_ones
     assert not wrong
 
 
+def test_a_store_without_a_prefix_stays_so_and_may_get_another_endpoint_after_the_start(
+    plane: ControlPlane, namespace: str
+) -> None:
+    store = {"bucket": "aligned", "endpoint": "https://minio.storage:9000"}
+    spec = MINIMAL["AlignJob"] | {"store": store}
+    _, started = _waiting_and_started(plane, namespace, "AlignJob", spec, 0)
+
+    def replaced(**changes: str) -> int:
+        return replace_spec(plane, path("AlignJob", namespace, started), spec | {"store": store | changes}, dry_run=True)[0]
+
+    assert replaced(endpoint="https://minio.elsewhere:9000") == 200
+    assert replaced(prefix="team") == 422
+
+
 def _waiting_and_started(plane: ControlPlane, namespace: str, kind: str, spec: dict[str, Any], number: int) -> tuple[str, str]:
     """Names of two jobs of this spec."""
     names = f"waiting-{number}", f"started-{number}"
