@@ -36,9 +36,13 @@ def command(site: Site, *arguments: str) -> tuple[int, str]:
 def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path) -> None:
     site.apply("EvalJob", "web", EVALUATE)
     site.reaches("EvalJob", "web", "Waiting", "WaitingForInput")
-    site.apply("PretrainJob", "web", PRETRAIN)
     code, told = command(site, "doctor", "ej/web")
-    assert (code, "wait for it" in told) == (78, True), told
+    assert (code, "create that job" in told) == (78, True), told
+    site.apply("PretrainJob", "web", PRETRAIN)
+    told = site.wait(lambda: found[1] if (found := command(site, "doctor", "ej/web"))[0] == 0 else None, "doctor's content")
+    assert "PretrainJob/web is Waiting" in told
+    code, told = command(site, "logs", "ej/web", "--step", "evaluation")
+    assert (code, "EvalJob/web has no step evaluation" in told) == (66, True), told
     store = {"bucket": site.s3.bucket, "endpoint": site.s3.endpoint, "credentialsSecret": {"name": SECRET}}
     make_corpus(tmp_path, 120)
     for path in tmp_path.iterdir():
@@ -56,7 +60,10 @@ def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path
     assert (code, told.count("Complete")) == (0, 3), told
     code, told = command(site, "status", "aj/web", "-o", "json")
     assert json.loads(told)["status"]["state"] == "Complete"
-    assert command(site, "wait", "ej/web", "--timeout", "5") == (0, "EvalJob/web: Complete: all steps are committed\n")
+    assert command(site, "wait", "ej/web", "--timeout", "5") == (
+        0,
+        "EvalJob/web: Complete: StepsCommitted: all steps are committed\n",
+    )
     code, told = command(site, "doctor")
     assert code == 0, told
     code, told = command(site, "report", "aj/web")
