@@ -382,6 +382,7 @@ def _between_pods(seen: Seen, decision: Decision, place: _Place, child: Child) -
     ended = [pod for pod in child.pods if pod.phase in ("Succeeded", "Failed") and not pod.deleting]
     if not ended or any(pod.waiting for pod in child.pods) or seen.trouble:
         return False
+    decision.again(seen.now + timedelta(seconds=EVENTS_SECONDS))  # the next pods may wait for what events alone tell
     name = f"{place.step.name} {place.phase.name}"
     if failures := _failures(child):
         _say(seen, decision, "Retrying", cause_of(child)[0], f"{name} is tried again{failures}")
