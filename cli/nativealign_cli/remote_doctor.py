@@ -9,6 +9,7 @@ from nativealign_cli.doctor import Finding, print_findings
 from nativealign_cli.remote import Remote, connected, reference, status_of, told
 from nativealign_operator.cluster import ApiError, Json
 from nativealign_operator.conditions import finished
+from nativealign_operator.decide import NOT_THERE
 from nativealign_operator.seen import TROUBLES, Pod, read_pod
 
 NO_QUEUE = (
@@ -75,7 +76,7 @@ async def _job(remote: Remote, job: Json) -> list[Finding]:
     if ready is None:
         advice = "is the operator installed and running, and does it watch this namespace?"
         return [Finding(False, f"{reference(job)} has no status yet", advice)]
-    waits_for_another = ready.reason == "WaitingForInput" and "does not exist" not in ready.message
+    waits_for_another = ready.reason == "WaitingForInput" and NOT_THERE not in ready.message
     good = status.state in ("Complete", "Running", "Suspended") or waits_for_another
     advices = [] if good else [ADVICE.get(ready.reason, ""), FINAL if status.state == "Failed" else ""]
     findings = [Finding(good, f"{reference(job)} is {told(status)}", ". ".join(filter(None, advices)))]

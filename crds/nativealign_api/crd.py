@@ -128,20 +128,20 @@ STORE_PLACE = ("spec.store.bucket", "spec.store.prefix")
 
 
 def immutability_rules(spec: type[Model]) -> Iterator[Rule]:
-    """One rule for each top-level field with an identity part: that part is fixed once `status.startTime` is set."""
+    """One rule for each top-level field with an identity part, and one for the store's place: fixed once `status.startTime` is set."""
     for name, field in spec.model_fields.items():
         alias = field.alias or name
         equal = [_unchanged(path, optional) for path, optional in _identity_paths(field, f"spec.{alias}", ())]
         if equal:
-            yield Rule(
-                f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(equal)})",
-                f"spec.{alias} is immutable once the job has started; create a new job",
-            )
-    places = [_unchanged(path, ("spec.store", path)) for path in STORE_PLACE]
-    yield Rule(
-        f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(places)})",
+            yield _once_started(equal, f"spec.{alias} is immutable once the job has started; create a new job")
+    yield _once_started(
+        [_unchanged(path, ("spec.store", path)) for path in STORE_PLACE],
         "spec.store.bucket and spec.store.prefix are immutable once the job has started: what it has written lies there",
     )
+
+
+def _once_started(conditions: list[str], message: str) -> Rule:
+    return Rule(f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(conditions)})", message)
 
 
 def _unchanged(path: str, optional: tuple[str, ...]) -> str:

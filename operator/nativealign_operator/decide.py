@@ -36,6 +36,8 @@ EVENTS_SECONDS = 15
 """Between two looks at a child that does not start and whose pods do not say why: no watch tells of events."""
 CHILD_REFUSED = "ChildRefused"
 """Reason where the apiserver will not have a child: of an event, and until the child is there."""
+NOT_THERE = "does not exist yet"
+"""Said of a referenced job that is missing; one that is under way is said to be in its state."""
 NAME_CONFLICT = "NameConflict"
 """Reason of a job whose next child's name somebody else's object has."""
 LEAVING_SECONDS, CONFLICT_SECONDS = 2, 30
@@ -110,7 +112,7 @@ def _may_start(seen: Seen, decision: Decision) -> bool:
 def _upstream_problem(reference: str, upstream: JobStatus | None, accepts_failed_gate: bool) -> tuple[str, str, str] | None:
     """State, reason and message where a referenced job cannot be used, or cannot be used yet."""
     if upstream is None:
-        return "Waiting", "WaitingForInput", f"{reference} does not exist yet"
+        return "Waiting", "WaitingForInput", f"{reference} {NOT_THERE}"
     if upstream.state == "Failed":
         return "Stalled", "UpstreamFailed", f"{reference} has failed; this goes on by itself once a job of that name is complete"
     if upstream.state == "GateFailed" and not accepts_failed_gate:

@@ -68,10 +68,10 @@ def main(arguments: list[str]) -> int:
         context = from_environment(os.environ)
         stop_on_sigterm(context, partial(_give_up, context.copies))
         _serve_progress(os.environ)
-        print(f"{context.job.step} {context.job.phase} {context.index} begins", flush=True)
+        print(f"{context.name} begins", flush=True)
         result = run(context)
         context.progress.finish()
-        print(f"{context.job.step} {context.job.phase} {context.index} is done", flush=True)
+        print(f"{context.name} is done", flush=True)
         _leave_message({"step": context.job.step, "phase": context.job.phase, "index": context.index, **result})
         return ExitCode.OK
     except Exception as error:

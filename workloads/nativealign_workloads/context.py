@@ -60,12 +60,15 @@ class Context:
     def phase_prefix(self) -> str:
         return f"{self.prefix}/{self.job.phase}"
 
+    @property
+    def name(self) -> str:
+        """Of this pod, for people: step, phase and index."""
+        return f"{self.job.step} {self.job.phase} {self.index}"
+
     def check_stop(self) -> None:
         """Raises StoppedError once SIGTERM came."""
         if self.stop.is_set():
-            raise StoppedError(
-                "Stopped", f"{self.job.step} {self.job.phase} {self.index} was asked to stop", "run it again to go on"
-            )
+            raise StoppedError("Stopped", f"{self.name} was asked to stop", "run it again to go on")
 
     def open_bucket(self, bucket: str) -> ObjectStore:
         """Another bucket of the same service, for input."""
@@ -117,8 +120,9 @@ def _give_up_on_silence(context: Context, give_up: Callable[[StoppedError], None
         if context.store.answers():
             heard = time.monotonic()
         time.sleep(PROBE_SECONDS)
-    what = f"{context.job.step} {context.job.phase} {context.index}"
-    give_up(StoppedError("Stopped", f"{what} was asked to stop, and {context.store} does not answer", "run it again to go on"))
+    give_up(
+        StoppedError("Stopped", f"{context.name} was asked to stop, and {context.store} does not answer", "run it again to go on")
+    )
 
 
 def _model_cache(environment: Mapping[str, str], scratch: Path) -> Path:
