@@ -128,7 +128,7 @@ STORE_PLACE = ("spec.store.bucket", "spec.store.prefix")
 
 
 def immutability_rules(spec: type[Model]) -> Iterator[Rule]:
-    """One rule for each top-level field with an identity part, and one for the store's place: fixed once `status.startTime` is set."""
+    """A rule for each top-level field with an identity part, and one for the store: fixed once `status.startTime` is set."""
     for name, field in spec.model_fields.items():
         alias = field.alias or name
         equal = [_unchanged(path, optional) for path, optional in _identity_paths(field, f"spec.{alias}", ())]
