@@ -237,7 +237,7 @@ def eval_job() -> Job:
     given = {"model": {"pretrainJob": "base"}, "baseline": {"uri": "models/base"}, "heldOut": {"alignJob": "news"}}
     given["gate"] = {"nonInferior": {"marginPoints": 1.0, "confidence": 0.95}}
     upstream = {"PretrainJob/base": {"uid": digest("p"), "export": digest("export")}}
-    message = "gate not passed: nonInferior; the data is kept"
+    message = "gate not passed: nonInferior of acva-all Fail: -10.0 to -2.0 points (margin 1); the data is kept"
     found = status(
         "EvalJob",
         list(manifests),

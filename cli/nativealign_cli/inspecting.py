@@ -61,22 +61,28 @@ def print_records(out: Console, output: str, record: object, table: Table) -> No
 
 
 def jobs_table(jobs: Iterable[tuple[str, JobStatus, str]]) -> Table:
-    """A row for each (kind/name, status, path of the report)."""
-    table = Table("JOB", "STATE", "STEP", "SECONDS", "REPORT", box=None)
-    for reference, status, report in jobs:
-        running = next((step.name for step in status.steps if step.state in ("Running", "Failed")), "")
-        table.add_row(reference, status.state, running, f"{status.cost.step_seconds:.0f}", escape(report))
+    """A row for each (kind/name, status, path of the report or ""), with the columns of `kubectl get`."""
+    rows = list(jobs)
+    table = Table("JOB", "STATE", "STEP", "PROGRESS", "ETA", "SECONDS", box=None)
+    if any(report for *_, report in rows):
+        table.add_column("REPORT")
+    for reference, status, report in rows:
+        step = next((step for step in status.steps if step.state in ("Running", "Failed")), None)
+        doing = (step.name, step.progress or "", step.eta or "") if step else ("", "", "")
+        table.add_row(reference, status.state, *doing, f"{status.cost.step_seconds:.0f}", *([escape(report)] if report else []))
     return table
 
 
 def steps_table(reference: str, status: JobStatus) -> Table:
     """A row for each step of a job."""
     table = Table(
-        "STEP", "STATE", "SECONDS", "COUNTS", "DIGEST", box=None, title=f"{reference}: {status.state}", title_justify="left"
-    )
+        "STEP", "STATE", "PROGRESS", "ETA", "SECONDS", "COUNTS", "DIGEST",
+        box=None, title=f"{reference}: {status.state}", title_justify="left",
+    )  # fmt: skip
     for step in status.steps:
         seconds = "reused" if step.reused else f"{step.seconds or 0:.1f}"
-        table.add_row(step.name, step.state, seconds, ", ".join(step.facts), (step.digest or "")[:12])
+        doing = (step.state, step.progress or "", step.eta or "")
+        table.add_row(step.name, *doing, seconds, ", ".join(step.facts), (step.digest or "")[:12])
     return table
 
 

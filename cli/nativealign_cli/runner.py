@@ -12,7 +12,7 @@ from pathlib import Path
 from nativealign_api.cost import charge
 from nativealign_api.kinds import JobObject, references
 from nativealign_api.messages import TerminationMessage
-from nativealign_api.plan import Phase, Step, plan, step_statuses
+from nativealign_api.plan import Phase, Step, committed_outputs, plan, step_statuses
 from nativealign_api.resolved import ResolvedJob, child_name, resolve
 from nativealign_api.status import Cost, JobStatus, Pinned, StepStatus
 from nativealign_api.steps import INSPECT
@@ -121,7 +121,7 @@ class Runner:
         job.status.steps += step_statuses(run_plan.steps[1:], found.committed)
         for status in job.status.steps:
             status.seconds = status.seconds or seconds.get(status.digest)
-        job.status.outputs = run_plan.outputs()
+        job.status.outputs = committed_outputs(job.status.steps)
         self.display.plan(job)
         for step, status in zip(run_plan.steps[1:], job.status.steps[1:], strict=True):
             run.write(job)
@@ -146,6 +146,7 @@ class Runner:
         status.state, status.phase, status.digest = "Committed", None, step.digest or last.digest
         status.seconds = round(time.monotonic() - began, 2)
         last.show(status)
+        job.status.outputs = committed_outputs(job.status.steps)
         job.status.cost.step_seconds += status.seconds
         self.display.step(status)
         return last

@@ -219,13 +219,23 @@ def _value_schema(raw: Json, inner: type[BaseModel] | None, mode: Mode) -> Json:
 
 
 def _list_schema(raw: Json, inner: type[BaseModel] | None, mode: Mode) -> Json:
-    items = _value_schema(raw["items"], inner, mode)
+    items = _without_defaults(_value_schema(raw["items"], inner, mode))
     schema = {"type": "array", "items": items, "maxItems": raw.get("maxItems", DEFAULT_MAX_ITEMS)}
     schema |= {"minItems": raw["minItems"]} if "minItems" in raw else {}
     key = LIST_KEYS.get(inner) if inner else None
     if key is None:
         return schema | {"x-kubernetes-list-type": "atomic"}
     return schema | {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+def _without_defaults(schema: Json) -> Json:
+    """Of the items of a list: `kubectl apply` compares a custom resource's lists whole, and would call every re-apply a change."""
+    kept = {key: value for key, value in schema.items() if key != "default"}
+    if "properties" in schema:
+        kept["properties"] = {name: _without_defaults(value) for name, value in schema["properties"].items()}
+    if "items" in schema:
+        kept["items"] = _without_defaults(schema["items"])
+    return kept
 
 
 def _scalar_schema(raw: Json, max_length: int) -> Json:

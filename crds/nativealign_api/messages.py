@@ -45,7 +45,7 @@ class Headline(StatusModel):
     gate: Literal["Pass", "Fail", "Inconclusive"] | None = None
     """Verdict of the spec's gates; None where it sets none, or the step has none."""
     failed_gates: list[str] = []
-    """Gates that did not pass, by their field."""
+    """Gates that did not pass: their field, what was measured, and the limit."""
 
     def show(self, step: StepStatus) -> None:
         """Puts the headline into a step's status."""

@@ -77,10 +77,6 @@ class Plan:
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
 
-    def outputs(self) -> dict[str, str]:
-        """Results by name, as store prefixes, of the steps whose digests are known."""
-        return {step.name: step.prefix for step in self.steps if step.digest}
-
 
 def step_statuses(steps: Iterable[Step], committed: Mapping[str, Headline]) -> list[StepStatus]:
     """The status of steps that have not run yet; those that are committed already are reused."""
@@ -92,6 +88,11 @@ def step_statuses(steps: Iterable[Step], committed: Mapping[str, Headline]) -> l
             committed[step.name].show(status)
         statuses.append(status)
     return statuses
+
+
+def committed_outputs(steps: Iterable[StepStatus]) -> dict[str, str]:
+    """The results that are there, by step, as prefixes in the store."""
+    return {step.name: step_prefix(step.name, step.digest) for step in steps if step.state == "Committed" and step.digest}
 
 
 def step_prefix(name: str, step_digest: str) -> str:

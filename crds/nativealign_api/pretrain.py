@@ -84,7 +84,8 @@ class PretrainJobSpec(JobSpec):
              " || self.mix.all(m, !has(m.maxTokens) && !has(m.maxEpochs))",
              "maxTokens and maxEpochs need whenExhausted Renormalise or Fail"),
         Rule("self.mix.all(a, self.mix.exists_one(b, (has(a.corpus) && has(b.corpus) && a.corpus.name == b.corpus.name)"
-             " || (has(a.alignJob) && has(b.alignJob) && a.alignJob == b.alignJob && a.view == b.view)))",
+             " || (has(a.alignJob) && has(b.alignJob) && a.alignJob == b.alignJob"
+             " && (has(a.view) ? a.view : 'Aligned') == (has(b.view) ? b.view : 'Aligned'))))",
              "mix entries must be different (corpus name, or AlignJob and view)"),
     )  # fmt: skip
 

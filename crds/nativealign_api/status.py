@@ -63,7 +63,7 @@ class StepStatus(StatusModel):
     metrics: dict[str, float] = {}
     """Headline metrics."""
     failed_gates: list[str] = []
-    """Gates of the spec that did not pass, by their field."""
+    """Gates of the spec that did not pass: their field, what was measured, and the limit."""
 
     @property
     def facts(self) -> list[str]:
@@ -138,7 +138,7 @@ class JobStatus(StatusModel):
     steps: list[StepStatus] = []
     """Steps in order."""
     outputs: dict[str, str] = {}
-    """Results by name, as prefixes in the store."""
+    """Results of the committed steps, as prefixes in the store."""
     cost: Cost = Cost()
     """What the job used."""
     pinned: Pinned = Pinned()

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from nativealign_api.cost import charge
 from nativealign_api.kinds import JobObject, references
 from nativealign_api.messages import TerminationMessage
-from nativealign_api.plan import Phase, Plan, Step, plan, step_statuses
+from nativealign_api.plan import Phase, Plan, Step, committed_outputs, plan, step_statuses
 from nativealign_api.resolved import resolve
 from nativealign_api.status import JobStatus, PinnedStore, StepStatus, duration
 from nativealign_api.steps import INSPECT, Form
@@ -233,6 +233,7 @@ def _commit(seen: Seen, decision: Decision, place: _Place, message: TerminationM
     charge(seen.job.model_copy(update={"status": status}), step.name, message.usage)
     if step.name == INSPECT:
         _pin_inputs(seen, decision, message)
+    status.outputs = committed_outputs(status.steps)
     decision.events.append(Event("Normal", "StepCommitted", f"{step.name}: {', '.join(step.facts) or 'done'}"))
 
 
@@ -244,7 +245,6 @@ def _pin_inputs(seen: Seen, decision: Decision, message: TerminationMessage) -> 
     status.steps = [status.steps[0], *step_statuses(steps[1:], message.committed)]
     for step in status.steps[1:]:
         step.attempt = _first_attempt(seen, step.name)
-    status.outputs = {step.name: step.prefix for step in steps if step.digest}
 
 
 def _count_time(status: JobStatus, place: _Place, child: Child, now: datetime) -> None:

@@ -70,11 +70,21 @@ def test_a_job_goes_through_its_phases_one_after_the_other() -> None:
     assert seen.status.cost.step_seconds == len(created)
 
 
+def test_outputs_are_those_of_committed_steps_alone() -> None:
+    seen = world()
+    seen.settle()
+    assert seen.status.outputs == {}
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    assert set(seen.status.outputs) == {"inspect"}
+
+
 def test_what_inspect_finds_committed_is_not_run_again() -> None:
     seen = world()
     committed = {name: {"counts": {"out": 3}, "metrics": {}, "failedGates": []} for name in STEPS[1:]}
     assert seen.finish(committed) == ["aj-web-inspect-list-0"]
     assert [(step.reused, step.counts.get("out")) for step in seen.status.steps[1:]] == [(True, 3)] * 4
+    assert set(seen.status.outputs) == set(STEPS)
 
 
 def test_a_failed_gate_ends_the_job_also_where_the_step_was_committed_before() -> None:

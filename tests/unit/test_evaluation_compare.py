@@ -1,6 +1,7 @@
 """Paired comparison with a baseline and the gate."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nativealign_workloads.errors import UsageError
-from nativealign_workloads.evaluate.compare import Verdict, compare, pair, verdict, worst
+from nativealign_workloads.evaluate.compare import Verdict, compare, failed_gates, pair, verdict, worst
 from nativealign_workloads.intervals import holm, mcnemar_exact, tango_bounds
 
 
@@ -41,6 +42,7 @@ def test_a_model_that_answers_like_its_baseline_passes() -> None:
     result = gate("AB" * 300, "AB" * 300)
     assert (result["gate"], result["benchmarks"]["exams-ar"]["difference"]) == (Verdict.PASS, 0.0)
     assert result["benchmarks"]["exams-ar"]["pValue"] == 1.0
+    assert failed_gates(result) == []
 
 
 def test_a_clear_loss_fails() -> None:
@@ -49,6 +51,8 @@ def test_a_clear_loss_fails() -> None:
     assert (result["gate"], compared["wins"], compared["losses"]) == (Verdict.FAIL, 0, 200)
     assert compared["pValue"] < 1e-50
     assert compared["high"] < -0.3
+    (told,) = failed_gates(result)
+    assert re.fullmatch(r"nonInferior of exams-ar Fail: -3\d\.\d to -3\d\.\d points \(margin 2\)", told)
 
 
 def test_too_few_items_are_inconclusive_even_without_any_difference() -> None:

@@ -88,7 +88,7 @@ def test_a_failed_gate_keeps_the_data_and_is_passed_on_only_where_it_is_accepted
         write_manifests(here / "jobs.yaml", *jobs)
         ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here)
     assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "GateFailed: gate not passed: maxFallbackPercent" in ran.stdout
+    assert "GateFailed: gate not passed: maxFallbackPercent 100 (limit 50); the data is kept" in ran.stdout
     aligned, refused = (status(here / "home", f"{kind}/web") for kind in ("AlignJob", "PretrainJob"))
     assert aligned["state"] == "GateFailed"
     kept = rows(here / "home" / "store", aligned["outputs"]["rewrite"], "documents")

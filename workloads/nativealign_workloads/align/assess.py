@@ -238,13 +238,19 @@ def gates(settings: AlignGates, chunks: dict[str, int], facts: Json) -> list[Jso
     ]
 
 
+def _told(verdict: Json) -> str:
+    """A gate for people: `maxFallbackPercent 12.5 (limit 5)`."""
+    value = "not measured" if verdict["value"] is None else f"{verdict['value']:.4g}"
+    return f"{verdict['gate']} {value} (limit {verdict['limit']:g})"
+
+
 def commit(context: Context) -> Json:
     """Phase `commit`."""
     records = shard_records(context, "measure", 1)
     facts = records[0]["facts"]
     rewritten = manifest(context.store, context.job.inputs["rewrite"])["facts"]
     verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts)
-    failed = [verdict["gate"] for verdict in verdicts if not verdict["passed"]]
+    failed = [_told(verdict) for verdict in verdicts if not verdict["passed"]]
     verdict = {"gate": "Fail" if failed else "Pass", "failedGates": failed} if verdicts else {}
     return commit_step(
         context, records, {"metrics": means(facts["measures"]), "usage": facts["usage"]} | verdict, **facts, gates=verdicts

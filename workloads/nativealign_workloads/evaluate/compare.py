@@ -57,10 +57,25 @@ def compare(
     if margin_points is None:
         return {"benchmarks": results, "gate": None}
     for name, result in results.items():
-        margin = margin_points / 100 * (9 if benchmark(name).metric == "judgeScore" else 1)
+        margin = margin_points / 100 * _range(name)
         result |= {"marginPoints": margin_points, "verdict": verdict(result["low"], result["high"], margin)}
         result["itemsNeeded"] = _items_needed(result, margin, confidence)
     return {"benchmarks": results, "gate": worst([result["verdict"] for result in results.values()])}
+
+
+def failed_gates(comparison: Mapping[str, Any]) -> list[str]:
+    """Benchmarks that do not pass the gate, for people: `nonInferior of exams-ar Fail: -9.2 to -3.1 points (margin 2)`."""
+    failed = {name: result for name, result in comparison["benchmarks"].items() if result["verdict"] != Verdict.PASS}
+    return [
+        f"nonInferior of {name} {result['verdict']}: {100 * result['low'] / _range(name):+.1f}"
+        f" to {100 * result['high'] / _range(name):+.1f} points (margin {result['marginPoints']:g})"
+        for name, result in failed.items()
+    ]
+
+
+def _range(name: str) -> int:
+    """Of a benchmark's metric: a judge gives 1 to 10, all others are fractions of 1."""
+    return 9 if benchmark(name).metric == "judgeScore" else 1
 
 
 def verdict(low: float, high: float, margin: float) -> Verdict:

@@ -161,10 +161,12 @@ def _scores(rows: dict[str, list[Json]]) -> Json:
 
 
 def _headline(facts: Json) -> Json:
+    from nativealign_workloads.evaluate.compare import failed_gates
+
     metrics = {name: score["score"] for name, score in facts["scores"].items() if score["score"] is not None}
-    verdict = facts.get("comparison", {}).get("gate")
-    failed = {"failedGates": ["nonInferior"]} if verdict in ("Fail", "Inconclusive") else {}
-    return {"metrics": metrics} | ({"gate": verdict} if verdict else {}) | failed
+    comparison = facts.get("comparison", {})
+    verdict = comparison.get("gate")
+    return {"metrics": metrics} | ({"gate": verdict, "failedGates": failed_gates(comparison)} if verdict else {})
 
 
 def commit_report(context: Context) -> Json:
