@@ -1,14 +1,15 @@
 """The fault campaign: a job of each kind, and one fault at every write and every event; what is there in the end must be the same.
 
-`python -m tests.control_plane.campaign` runs every point and writes docs/reliability.md; one that was stopped goes on where it was.
-The tests run a seeded part. Pods are played: each ends at once with what its phase would say, so that a run takes seconds; the real
-commands run in the other tests.
+`python -m tests.control_plane.campaign [KIND …]` runs every point and writes docs/reliability.md; one that was stopped goes on
+where it was. The tests run a seeded part. Pods are played: each ends at once with what its phase would say, so that a run takes
+seconds; the real commands run in the other tests.
 """
 
 import dataclasses
 import hashlib
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -36,8 +37,9 @@ from nativealign_operator.paths import path_of
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
-"""What a campaign that has not ended has tried."""
+"""What was tried, and with which code."""
 AT_ONCE = 10
 NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
 """No command runs."""
@@ -315,35 +317,42 @@ def read_journal(of: str) -> list[Tried]:
     return [Tried(**line["tried"] | {"fault": Fault(**line["tried"]["fault"])}) for line in lines if line["code"] == of]
 
 
-def row(kind: str, on: str, what: str, found: list[Tried]) -> str:
-    """Of the table: how many were tried, struck and differ."""
-    of = [tried for tried in found if (tried.kind, tried.fault.on, tried.fault.what) == (kind, on, what)]
-    struck, differing = sum(bool(tried.struck) for tried in of), sum(bool(tried.differing) for tried in of)
-    return f"| {kind} | {on} | {what} | {len(of)} | {struck} | {differing} |\n"
+def table(kind: str, commit: str, found: list[Tried]) -> list[str]:
+    """Rows of a kind: of each fault, how many were tried, struck and differ."""
+    lines = []
+    for on, what in FAULTS:
+        of = [tried for tried in found if (tried.kind, tried.fault.on, tried.fault.what) == (kind, on, what)]
+        struck, differing = sum(bool(tried.struck) for tried in of), sum(bool(tried.differing) for tried in of)
+        lines.append(f"| {kind} | {commit} | {on} | {what} | {len(of)} | {struck} | {differing} |")
+    return lines
 
 
-def main() -> int:
-    """Every point of every kind that was not tried yet; writes the table."""
-    of = code()
-    found = read_journal(of)
+def write_page(kind: str, rows: list[str]) -> None:
+    """Puts a kind's rows into docs/reliability.md; those of the others stay."""
+    text = PAGE.read_text()
+    start, end = text.index("<!-- campaign -->") + len("<!-- campaign -->\n"), text.index("<!-- end -->")
+    head, rule, *lines = text[start:end].splitlines()
+    by_kind = {other: [line for line in lines if line.startswith(f"| {other} |")] for other in KINDS} | {kind: rows}
+    lines = [head, rule, *(line for of in by_kind.values() for line in of)]
+    PAGE.write_text(text[:start] + "\n".join(lines) + "\n" + text[end:])
+
+
+def main(kinds: list[str]) -> int:
+    """Every point of these kinds that was not tried yet; writes each kind's rows when it is through."""
+    of, found = code(), read_journal(code())
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
     known = {(tried.kind, tried.fault) for tried in found}
     JOURNAL.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name, stage(Path(name)) as (plane, s3, pods), JOURNAL.open("a") as journal:
-        for kind in KINDS:
+        for kind in kinds:
             base = run_once(plane, s3, pods, Path(name), kind, None)
             faults = [fault for fault in points(kind, base) if (kind, fault) not in known]
             for tried in try_each(plane, s3, pods, Path(name), kind, faults, base):
                 print(json.dumps({"code": of, "tried": dataclasses.asdict(tried)}), file=journal, flush=True)
                 found.append(tried)
-    page = ROOT / "docs" / "reliability.md"
-    text = page.read_text()
-    head = "| kind | at every | fault | tried | struck | differing |\n|---|---|---|---|---|---|\n"
-    start, end = text.index("<!-- campaign -->"), text.index("<!-- end -->")
-    rows = "".join(row(kind, on, what, found) for kind in KINDS for on, what in FAULTS)
-    page.write_text(f"{text[:start]}<!-- campaign -->\n{head}{rows}{text[end:]}")
-    JOURNAL.unlink()
+            write_page(kind, table(kind, commit, found))
     return int(any(tried.differing for tried in found))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] or list(KINDS)))
