@@ -46,6 +46,10 @@ class Server:
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        assert self.process
         self.process.kill()
         self.process.wait()
 

@@ -78,7 +78,7 @@ def test_a_gang_with_a_stopped_rank_and_then_a_lost_node_trains_to_the_end(
     wait_for(lambda: has_checkpoint(team, "pretrainjob/web"), "checkpoint", seconds=WAIT_SECONDS)
     assert signal_processes(is_second_rank, signal.SIGSTOP)
     wait_for(lambda: running_jobs(team).count("pj-web-train-train-1") == 2, "second attempt", seconds=WAIT_SECONDS)
-    node.kubelet.stop()
+    node.kubelet.kill()
     wait_for(lambda: not node.is_ready(), "loss of the node", seconds=WAIT_SECONDS)
     lost = partial(_deleted, team, set(running(team)))
     wait_for(lost, "eviction of the pods", seconds=WAIT_SECONDS)
@@ -91,7 +91,8 @@ def test_a_gang_with_a_stopped_rank_and_then_a_lost_node_trains_to_the_end(
 def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: Json, admin: Person) -> None:
     """etcd starts anew, too, and forgets the past. Pods run on, and the operator is back at work; how soon is printed.
 
-    Pods reach the apiserver by its Service, and that only when kube-proxy has found it again, after 30 s at worst.
+    The apiserver is killed: one that is asked to stop takes itself out of its Service, by which pods reach it, and kube-proxy needs
+    up to 30 s to put it back.
     """
     apply(team, "AlignJob", "web", corpus)
     wait_for(lambda: bool(running(team)), "pod", seconds=WAIT_SECONDS)
@@ -99,7 +100,7 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     service = (admin.get("service/kubernetes", "-n", "default")["spec"]["clusterIP"], 443)
     apiserver, etcd = node.plane.servers["kube-apiserver"], node.plane.servers["etcd"]
     assert signal_processes(is_operator, signal.SIGKILL)
-    apiserver.stop()
+    apiserver.kill()
     etcd.stop()
     etcd.start()
     time.sleep(OUTAGE_SECONDS)
