@@ -283,11 +283,14 @@ def try_each(
 
     began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        for number, tried in enumerate(threads.map(attempt, faults), 1):
-            left = (time.monotonic() - began) / number * (len(faults) - number)
-            how = "; ".join(tried.differing) or "equal"
-            print(f"{kind} {number}/{len(faults)}, {left / 60:.0f} min left: {tried.fault} ({tried.struck}): {how}", flush=True)
-            yield tried
+        try:
+            for number, tried in enumerate(threads.map(attempt, faults), 1):
+                left = (time.monotonic() - began) / number * (len(faults) - number)
+                how = "; ".join(tried.differing) or "equal"
+                print(f"{kind} {number}/{len(faults)}, {left / 60:.0f} min left: {tried.fault} ({tried.struck}): {how}", flush=True)
+                yield tried
+        finally:  # who is interrupted does not wait for all the others
+            threads.shutdown(cancel_futures=True)
 
 
 @contextmanager
