@@ -85,7 +85,7 @@ ALIGN_STEPS = (
     _step("annotate", 3, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
           _sharded("score", accelerator=True, enabled=_by_perplexity), _single("sample"), _sharded("annotate"), COMMIT,
           enabled=_has_worker),
-    _step("train-worker", 2, "worker.base worker.train chunking", "annotate conduct worker.base",
+    _step("train-worker", 3, "worker.base worker.train chunking", "annotate conduct worker.base",
           PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
           resources="worker.resources", enabled=_has_worker),
     _step("rewrite", 4, "rewrite chunking expert worker.base decontamination", "dedup conduct train-worker decontamination.data",

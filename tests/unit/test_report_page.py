@@ -204,8 +204,12 @@ def test_requests_whose_answer_was_lost_are_told() -> None:
 
 def test_a_worker_shows_what_it_does_with_pairs_that_it_has_not_seen() -> None:
     held_out = {"pairs": 12, "generated": 12, "guardPassRate": 0.75}
-    text = _text(_with(records.align_job(), "train-worker", heldOut=held_out, heldOutCurve=[[50, 1.5], [100, 1.25], [120, 1.375]]))
-    assert "12 pairs were not trained on. Loss on them 1.375 at the end, lowest 1.250 at step 100." in text
+    curve = [[50, 1.5], [100, 1.25], [120, 1.375]]
+    shown = "12 pairs were not trained on. Loss on them 1.375 at the end, lowest 1.250 at step 100"
+    for exported, end in ((120, "."), (100, ", whose weights the worker has.")):
+        facts = {"heldOut": held_out, "heldOutCurve": curve, "exportedStep": exported}
+        text = _text(_with(records.align_job(), "train-worker", **facts))
+        assert shown + end in text
     assert "Of 12 that the trained worker rewrote, 75 % broke no guard." in text
 
 

@@ -300,10 +300,12 @@ def test_a_run_ends_when_the_held_out_loss_does_not_fall_any_more(base: Path, tm
     losses = [loss for _, loss in whole.held_out]
     best = losses.index(min(losses))
     assert best < len(losses) - 3
-    stopped, _ = run(base, tmp_path / "stopped", patience=3, **settings)
+    stopped, _ = run(base, tmp_path / "stopped", patience=3, checkpoint_every_steps=1, keep_checkpoints=1, **settings)
     assert stopped.steps < whole.steps
     assert stopped.held_out == whole.held_out[: len(stopped.held_out)]
     assert loop.stalled([loss for _, loss in stopped.held_out], 3)
+    assert (whole.exported_step, stopped.exported_step) == (60, whole.held_out[best][0])
+    assert plain_loss(stopped.model, held_out()) == pytest.approx(min(losses), rel=1e-4)
 
 
 @pytest.mark.parametrize(

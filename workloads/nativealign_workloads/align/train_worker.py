@@ -179,6 +179,6 @@ def commit(context: Context) -> Json:
     records = shard_records(context, "train", 1)
     facts = records[0]["facts"]
     metrics = {name: facts[name] for name in ("firstLoss", "finalLoss")}
-    metrics |= {"heldOutLoss": facts["heldOutCurve"][-1][1]} if "heldOutCurve" in facts else {}
+    metrics |= {"heldOutLoss": dict(facts["heldOutCurve"])[facts["exportedStep"]]} if "heldOutCurve" in facts else {}
     metrics |= {"guardPassRate": facts["heldOut"]["guardPassRate"]} if "heldOut" in facts else {}
     return commit_step(context, records, {"metrics": metrics}, **facts)

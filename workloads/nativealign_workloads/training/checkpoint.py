@@ -64,10 +64,10 @@ class ObjectCheckpoints:
             files.append(File(path.name, path.stat().st_size, checksum(path)))
         return files
 
-    def commit(self, checkpoint: Checkpoint, keep: int) -> None:
-        """Make the checkpoint exist, then remove what is older than the `keep` newest."""
+    def commit(self, checkpoint: Checkpoint, keep: int, best: int | None = None) -> None:
+        """Make the checkpoint exist, then remove what is older than the `keep` newest and not of step `best`."""
         self._store.create(f"{self._prefix}/{checkpoint.name}/{MANIFEST}", checkpoint.to_json())
-        self._prune(keep)
+        self._prune(keep, best)
 
     def complete(self) -> list[Checkpoint]:
         """All complete checkpoints, the newest first. A manifest that cannot be read counts as none."""
@@ -92,10 +92,10 @@ class ObjectCheckpoints:
                 return f"{checkpoint.name}/{file.name} differs from its manifest"
         return None
 
-    def _prune(self, keep: int) -> None:
+    def _prune(self, keep: int, best: int | None) -> None:
         """Removes also what saves that died left behind. Manifests go first, so that no listed checkpoint lacks files."""
         complete = self.complete()
-        kept = {checkpoint.name for checkpoint in complete[:keep]}
+        kept = {checkpoint.name for number, checkpoint in enumerate(complete) if number < keep or checkpoint.step == best}
         oldest = min(checkpoint.step for checkpoint in complete[:keep])
         doomed = [key for key in self._keys() if (name := self._folder(key)) not in kept and _step(name) <= oldest]
         for key in sorted(doomed, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):

@@ -69,7 +69,7 @@ def rank(path: str, samples: Callable[[Json], Samples], held_out: Callable[[Json
     if os.environ.get("RANK", "0") == "0":
         facts: Json = {"steps": result.steps, "tokens": result.tokens, "labelTokens": result.label_tokens}
         facts |= {"firstLoss": result.first_loss, "finalLoss": result.final_loss}
-        facts |= {"heldOutCurve": result.held_out} if result.held_out else {}
+        facts |= {"heldOutCurve": result.held_out, "exportedStep": result.exported_step} if result.held_out else {}
         Path(run["folder"], "result.json").write_text(json.dumps(facts))
 
 

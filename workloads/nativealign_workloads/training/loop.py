@@ -7,6 +7,7 @@ changes the loss curve (beyond rounding).
 
 import contextlib
 import json
+import logging
 import math
 import shutil
 import time
@@ -28,6 +29,9 @@ from nativealign_workloads.training.settings import BatchPlan, TrainingSettings,
 if TYPE_CHECKING:
     import torch
     from deepspeed import DeepSpeedEngine
+
+
+log = logging.getLogger(__name__)
 
 
 class Samples(Protocol):
@@ -63,6 +67,8 @@ class TrainResult:
     final_loss: float
     held_out: list[tuple[int, float]]
     """(step, loss per label on the held-out rows), in order."""
+    exported_step: int
+    """After which the model's weights were exported: the last, or with `patience` that of the lowest held-out loss."""
     model: Path
     metrics: Path
 
@@ -79,7 +85,8 @@ def train(
 ) -> TrainResult:
     """Train, going on from the newest sound checkpoint, and export to `folder`/model.
 
-    `held_out` is measured every `evaluate_every_steps` steps and at the end; see `settings.patience` for an end before that.
+    `held_out` is measured every `evaluate_every_steps` steps and at the end. With `settings.patience` the run may end before that,
+    and the weights of the lowest loss are exported.
     `on_step` is called on rank 0 only. When `stop` says True on any rank, all save a checkpoint after the same step and
     raise StoppedError. A loss that is not finite is a DataError naming the step; its update is not applied.
     """
@@ -97,12 +104,13 @@ def train(
         if deepspeed_env.rank() == 0:
             on_step(metrics)
         run.measure()
-        if run.step % settings.checkpoint_every_steps == 0 and not run.ended():
+        if (run.step % settings.checkpoint_every_steps == 0 or run.best() == run.step) and not run.ended():
             run.save()
     launch.tell("export")
+    exported = run.go_to_best()
     probe = _tensor([samples.sample(0).input_ids], "cpu")
     model = export(engine, model_folder, probe, settings, folder / "model")
-    return ranks.broadcast(run.result(resumed, model))
+    return ranks.broadcast(run.result(resumed, exported, model))
 
 
 class _Run:
@@ -139,6 +147,20 @@ class _Run:
     def ended(self) -> bool:
         """Whether all steps are done, or the held-out loss has not fallen for so long that more would not help."""
         return self.step >= self.settings.total_steps or stalled([loss for _, loss in self.measured], self.settings.patience)
+
+    def best(self) -> int | None:
+        """Step of the lowest held-out loss; None where nothing is measured, or the last weights are wanted whatever it is."""
+        return min(self.measured, key=lambda found: found[1])[0] if self.settings.patience and self.measured else None
+
+    def go_to_best(self) -> int:
+        """Takes the best step's weights again; returns the step whose weights the engine has."""
+        best = self.best()
+        if best is None or best == self.step:
+            return self.step
+        if resume.restore_step(self.engine, self.checkpoints, self.settings, best, self.scratch):
+            return best
+        log.warning("the checkpoint of step %d, the best, is gone or damaged; the last weights are exported", best)
+        return self.step
 
     def measure(self) -> None:
         """Notes the held-out loss, where it is time for it."""
@@ -181,7 +203,7 @@ class _Run:
             return
         launch.tell("save")
         state = {"tokens": self.tokens, "label_tokens": self.label_tokens, "held_out": self.measured}
-        resume.save(self.engine, self.checkpoints, self.settings, self.step, state, self.metrics, self.scratch)
+        resume.save(self.engine, self.checkpoints, self.settings, self.step, state, self.metrics, self.scratch, self.best())
         self.saved = self.step
 
     def advance(self) -> StepMetrics:
@@ -250,12 +272,21 @@ class _Run:
                 "lower the learning rate, lengthen the warm-up, or look at these samples",
             )
 
-    def result(self, resumed: int, model: Path) -> TrainResult:
+    def result(self, resumed: int, exported: int, model: Path) -> TrainResult:
         losses = [math.nan]
         if deepspeed_env.rank() == 0:
             losses = [json.loads(line)["loss"] for line in self.metrics.read_text().splitlines()]
         return TrainResult(
-            self.step, resumed, self.tokens, self.label_tokens, losses[0], losses[-1], self.measured, model, self.metrics
+            self.step,
+            resumed,
+            self.tokens,
+            self.label_tokens,
+            losses[0],
+            losses[-1],
+            self.measured,
+            exported,
+            model,
+            self.metrics,
         )
 
 

@@ -30,8 +30,9 @@ def save(
     state: dict[str, Any],
     metrics: Path,
     scratch: Path,
+    best: int | None,
 ) -> None:
-    """Make a checkpoint that says: `step` steps are done. Returns after its manifest is durable."""
+    """Make a checkpoint that says: `step` steps are done. Returns after its manifest is durable; one of step `best` is kept."""
     name = ranks.broadcast(checkpoints.new_name(step))
     folder = scratch / name
     if deepspeed_env.local_rank() == 0:
@@ -48,7 +49,7 @@ def save(
     if deepspeed_env.rank() == 0:
         ordered = tuple(sorted(files, key=lambda file: file.name))
         checkpoint = Checkpoint(name, step, deepspeed_env.world_size(), settings.zero_stage, settings.precision, ordered)
-        checkpoints.commit(checkpoint, settings.keep_checkpoints)
+        checkpoints.commit(checkpoint, settings.keep_checkpoints, best)
     ranks.barrier()
     if deepspeed_env.local_rank() == 0:
         shutil.rmtree(folder)
@@ -62,20 +63,48 @@ def restore(
     scratch: Path,
 ) -> tuple[int, dict[str, Any]]:
     """Load the newest checkpoint whose files are all sound; returns its steps and state, or (0, {}) without any."""
-    complete = ranks.broadcast(checkpoints.complete() if deepspeed_env.rank() == 0 else [])
-    for checkpoint in complete:
-        _check_fits(checkpoint, settings)
-        folder = scratch / checkpoint.name
-        if _fetch(checkpoints, checkpoint, folder):
-            with contextlib.redirect_stdout(None):  # its 16-bit optimiser prints
-                _, state = engine.load_checkpoint(str(scratch), tag=checkpoint.name, load_module_strict=not settings.lora_rank)
-            if deepspeed_env.rank() == 0:
-                shutil.copyfile(folder / METRICS, metrics)
-            ranks.barrier()
-            if deepspeed_env.local_rank() == 0:
-                shutil.rmtree(folder)
+    for checkpoint in _complete(checkpoints):
+        state = _load(engine, checkpoints, checkpoint, settings, scratch, metrics)
+        if state is not None:
             return checkpoint.step, state
     return 0, {}
+
+
+def restore_step(
+    engine: "DeepSpeedEngine", checkpoints: ObjectCheckpoints, settings: TrainingSettings, step: int, scratch: Path
+) -> bool:
+    """Load the checkpoint of a step; whether there is a sound one."""
+    of = [checkpoint for checkpoint in _complete(checkpoints) if checkpoint.step == step]
+    return any(_load(engine, checkpoints, checkpoint, settings, scratch) is not None for checkpoint in of)
+
+
+def _complete(checkpoints: ObjectCheckpoints) -> list[Checkpoint]:
+    """The newest first, and the same on all ranks."""
+    found: list[Checkpoint] = ranks.broadcast(checkpoints.complete() if deepspeed_env.rank() == 0 else [])
+    return found
+
+
+def _load(
+    engine: "DeepSpeedEngine",
+    checkpoints: ObjectCheckpoints,
+    checkpoint: Checkpoint,
+    settings: TrainingSettings,
+    scratch: Path,
+    metrics: Path | None = None,
+) -> dict[str, Any] | None:
+    """The state of a checkpoint, which is loaded and its metrics with it if they are asked for; None if it is damaged."""
+    _check_fits(checkpoint, settings)
+    folder = scratch / checkpoint.name
+    if not _fetch(checkpoints, checkpoint, folder):
+        return None
+    with contextlib.redirect_stdout(None):  # its 16-bit optimiser prints
+        _, state = engine.load_checkpoint(str(scratch), tag=checkpoint.name, load_module_strict=not settings.lora_rank)
+    if metrics and deepspeed_env.rank() == 0:
+        shutil.copyfile(folder / METRICS, metrics)
+    ranks.barrier()
+    if deepspeed_env.local_rank() == 0:
+        shutil.rmtree(folder)
+    return dict(state)
 
 
 def _fetch(checkpoints: ObjectCheckpoints, checkpoint: Checkpoint, folder: Path) -> bool:
@@ -87,7 +116,7 @@ def _fetch(checkpoints: ObjectCheckpoints, checkpoint: Checkpoint, folder: Path)
     mine = checkpoint.files[deepspeed_env.local_rank() :: deepspeed_env.local_world_size()]
     problems = [problem for problem in ranks.gather(checkpoints.fetch(checkpoint, mine, folder)) if problem]
     if problems and deepspeed_env.rank() == 0:
-        log.warning("checkpoint %s is damaged, trying the one before: %s", checkpoint.name, problems[0])
+        log.warning("checkpoint %s is damaged: %s", checkpoint.name, problems[0])
     if problems and deepspeed_env.local_rank() == 0:
         shutil.rmtree(folder)
     return not problems

@@ -53,7 +53,7 @@ class TrainingSettings(BaseModel):
     evaluate_every_steps: int = Field(default=50, gt=0)
     """Steps between two measurements of the held-out loss."""
     patience: int | None = Field(default=None, gt=0)
-    """Measurements without a lower held-out loss after which the run ends."""
+    """Measurements without a lower held-out loss after which the run ends; the weights of the lowest are exported."""
 
     @model_validator(mode="after")
     def _needs_master_weights(self) -> Self:
