@@ -271,8 +271,8 @@ class WorkerTraining(Model):
     evaluate_every_steps: Annotated[int, Field(ge=1, le=10**6)] = 50
     """Steps between two measurements of the held-out loss; the last step is always measured."""
     patience: Annotated[int | None, Field(ge=1, le=1000)] = None
-    """Measurements without a lower held-out loss after which the training ends; each lower one makes a checkpoint, and the worker is
-    that of the lowest. Default: it runs to the end of its epochs, and the worker is that of the last step."""
+    """Measurements without a lower held-out loss after which the training ends; each lower one makes a checkpoint, and the worker
+    is that of the lowest. Default: it runs to the end of its epochs, and the worker is that of the last step."""
     max_identity_percent: Percent = 30.0
     """Pairs that the expert left unchanged, at most, in percent of all."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
