@@ -132,6 +132,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "decontamination": {
             "benchmarks": ["arabicmmlu", "mmlu-ar"],
             "data": {"uri": "s3://benchmarks/suite/"},
+            "items": [{**CORPUS, "name": "exams"}],
             "words": 20,
             "minWords": 9,
         },

@@ -149,10 +149,12 @@ class Clean(Model):
 class Decontamination(Model):
     """Benchmarks whose questions no document may hold, neither as it is cleaned nor as it is rewritten."""
 
-    benchmarks: Annotated[list[PublishedBenchmark], Field(min_length=1, max_length=16)]
-    """Whose questions are looked for."""
-    data: BenchmarkData
-    """Files of the benchmarks."""
+    benchmarks: Annotated[list[PublishedBenchmark], Field(max_length=16)] = []
+    """Published benchmarks whose questions are looked for."""
+    data: BenchmarkData | None = None
+    """Files of the published benchmarks."""
+    items: Annotated[list[Corpus], Field(max_length=16)] = []
+    """Files with questions of your own: one in each record."""
     words: Annotated[int, Field(ge=5, le=100)] = 13
     """Words of a question in a row, after folding, that a document may not hold."""
     min_words: Annotated[int, Field(ge=5, le=100)] = 8
@@ -160,11 +162,24 @@ class Decontamination(Model):
 
     cel_rules: ClassVar[tuple[Rule, ...]] = (
         Rule("(has(self.minWords) ? self.minWords : 8) <= (has(self.words) ? self.words : 13)", "minWords must not exceed words"),
-    )
+        Rule("has(self.benchmarks) && size(self.benchmarks) > 0 || has(self.items) && size(self.items) > 0",
+             "benchmarks or items must be given"),
+        Rule("(has(self.benchmarks) && size(self.benchmarks) > 0) == has(self.data)", "benchmarks and data belong together"),
+        Rule("!has(self.items) || self.items.all(a, self.items.exists_one(b, b.name == a.name))",
+             "items must have different names"),
+    )  # fmt: skip
 
     def problems(self) -> Iterator[str]:
-        if self.min_words > self.words:
-            yield self.cel_rules[0].message
+        names = [item.name for item in self.items]
+        broken = (
+            self.min_words > self.words,
+            not self.benchmarks and not self.items,
+            bool(self.benchmarks) != (self.data is not None),
+            len(set(names)) != len(names),
+        )
+        for rule, bad in zip(self.cel_rules, broken, strict=True):
+            if bad:
+                yield rule.message
 
 
 class Fuzzy(Model):

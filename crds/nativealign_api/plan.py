@@ -145,8 +145,11 @@ def expected_inputs(spec: JobSpec) -> dict[str, str | None]:
         inputs = {name: _model_upstream(model) for name, model in models.items() if model}
         inputs |= {"data": None} if spec.benchmarks else {}
         return inputs | ({"heldOut": f"AlignJob/{spec.held_out.align_job}/dedup"} if spec.held_out else {})
-    folders = ["worker.base.uri", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel", "decontamination.data"]
-    given = [path.removesuffix(".uri") for path in folders if value_at(spec, path) is not None]
+    optional = [
+        *("worker.base.uri", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel"),
+        *("decontamination.data", "decontamination.items"),
+    ]
+    given = [path.removesuffix(".uri") for path in optional if value_at(spec, path)]
     return dict.fromkeys(["corpora", "conduct", *given])
 
 

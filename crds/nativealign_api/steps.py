@@ -77,7 +77,8 @@ _INSPECT = _step(INSPECT, 1, "", "", _single("list"))
 
 ALIGN_STEPS = (
     _INSPECT,
-    _step("clean", 2, "corpora clean decontamination maxQuarantinedPercent", "corpora decontamination.data",
+    _step("clean", 2, "corpora clean decontamination maxQuarantinedPercent",
+          "corpora decontamination.data decontamination.items",
           _sharded("lines", enabled=_drops_repeated_lines), _sharded("count", enabled=_drops_repeated_lines),
           _sharded("filter"), COMMIT),
     _step("dedup", 2, "dedup heldOut", "clean",
@@ -88,7 +89,8 @@ ALIGN_STEPS = (
     _step("train-worker", 3, "worker.base worker.train chunking", "annotate conduct worker.base",
           PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
           resources="worker.resources", enabled=_has_worker),
-    _step("rewrite", 4, "rewrite chunking expert worker.base decontamination", "dedup conduct train-worker decontamination.data",
+    _step("rewrite", 4, "rewrite chunking expert worker.base decontamination",
+          "dedup conduct train-worker decontamination.data decontamination.items",
           _sharded("rewrite", accelerator=True), COMMIT,
           resources="rewrite.resources", parallelism="rewrite.parallelism"),
     _step("assess", 2, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",

@@ -90,6 +90,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("AlignJob", {"resources": {"memory": "8 Gigs"}}, "spec.resources.memory"),
     ("AlignJob", {"store": {"bucket": "data", "endpoint": "https://user:key@minio"}}, "spec.store.endpoint"),
     ("AlignJob", {"expert": {"openai": {**specs.ENDPOINT, "budget": {"usd": 5}}}}, "usd needs promptUsdPerMillionTokens"),
+    ("AlignJob", {"decontamination": {"words": 20}}, "benchmarks or items must be given"),
+    ("AlignJob", {"decontamination": {"benchmarks": ["mmlu"]}}, "benchmarks and data belong together"),
     ("PretrainJob", {"mix": []}, "should have at least 1 items"),
     ("PretrainJob", {"mix": [{"weight": 1}]}, "exactly one of alignJob, corpus must be set"),
     ("PretrainJob", {"mix": [{"alignJob": "web"}, {"alignJob": "web", "view": "Aligned"}]}, "mix entries must be different"),

@@ -39,3 +39,19 @@ def test_a_question_is_removed_before_the_expert_sees_it_and_where_a_rewriting_b
     (suite / "EXAMS_Arabic" / "exam_dev.jsonl").unlink()
     desk.job(spec, name="again")
     desk.fails(ExitCode.NO_INPUT, "BenchmarkFileMissing", "benchmark exams-ar: no file exam_dev.jsonl in suite/EXAMS_Arabic")
+
+
+def test_questions_of_your_own_are_kept_out_too(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, tmp_path / "store")
+    desk.put("corpus/a.jsonl", jsonl([f"{texts()[1]} {QUESTION}؟", *texts(seed=2)]))
+    asked = json.dumps({"number": "physics-7", "question": QUESTION}, ensure_ascii=False).encode() + b"\n"
+    desk.put("exams/one.jsonl", asked)
+    items = {"name": "exams", "uri": "exams/", "textField": "question", "idField": "number"}
+    desk.job(ALIGN | {"decontamination": {"items": [items]}})
+    status = desk.goes_on()
+    (removed,) = rows(desk.store, status.outputs["clean"], "removed")
+    assert (removed["reason"], removed["detail"]) == ("Contaminated", "exams/physics-7")
+
+    desk.put("exams/one.jsonl", asked + b'{"number": 8}\n')
+    desk.job(ALIGN | {"decontamination": {"items": [items]}}, name="again")
+    desk.fails(ExitCode.DATA, "ItemUnreadable", "decontamination.items exams, one.jsonl: line 2")

@@ -2,16 +2,15 @@
 decontamination, which keeps it out of a corpus.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from nativealign_api.align import Decontamination
+from nativealign_api.common import PublishedBenchmark
 from nativealign_api.evaluate import Benchmark
 from nativealign_workloads.context import Context
 from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest, benchmark, load
 from nativealign_workloads.sources import fetch_pinned
-from nativealign_workloads.text.contamination import Questions
 
 
 def bring(context: Context, benchmarks: list[Benchmark], pinned: dict[str, Any]) -> tuple[list[BenchmarkRequest], Path]:
@@ -25,12 +24,10 @@ def bring(context: Context, benchmarks: list[Benchmark], pinned: dict[str, Any])
     return [BenchmarkRequest(b.name, b.few_shot, lists.get(b.name), folders[b.name]) for b in benchmarks], root
 
 
-def load_questions(context: Context, settings: Decontamination, pinned: dict[str, Any]) -> Questions:
-    """The questions of the pinned benchmarks, each named benchmark/item. Raises NoInputError or DataError for a broken file."""
-    requests, root = bring(context, [Benchmark(name=name) for name in settings.benchmarks], pinned)
-    items = [(f"{request.name}/{item.id}", item.question) for request in requests for item in load(request, root).items]
-    names, questions = zip(*items, strict=True)
-    return Questions(names, questions, settings.words, settings.min_words)
+def load_questions(context: Context, benchmarks: Iterable[PublishedBenchmark], pinned: dict[str, Any]) -> list[tuple[str, str]]:
+    """(benchmark/item, question) of the pinned benchmarks. Raises NoInputError or DataError for a broken file."""
+    requests, root = bring(context, [Benchmark(name=name) for name in benchmarks], pinned)
+    return [(f"{request.name}/{item.id}", item.question) for request in requests for item in load(request, root).items]
 
 
 def _files(name: str) -> Callable[[str], bool]:

@@ -76,6 +76,8 @@ def _look_at(context: Context, spec: Any, name: str) -> Json:
         return folders.pin_benchmarks(context, spec)
     if name == "decontamination.data":
         return folders.pin_questions(context, spec.decontamination)
+    if name == "decontamination.items":
+        return corpora.pin_whole(context, spec.decontamination.items)
     return folders.pin_model(context, folders.model_uri(spec, name))
 
 

@@ -56,6 +56,12 @@ def pin(context: Context, given: list[Corpus], sharding: Sharding) -> Json:
     }
 
 
+def pin_whole(context: Context, given: list[Corpus]) -> Json:
+    """The same for what every shard of a job reads as a whole: it lies there as one shard."""
+    found = pin(context, given, Sharding(shards=1))
+    return {name: found[name] for name in ("digest", "files", "bytes", "corpora")}
+
+
 def count_shards(size: int, sharding: Sharding) -> int:
     """Shards of so many compressed bytes."""
     return sharding.shards or max(1, math.ceil(size / sharding.target_bytes))

@@ -78,8 +78,9 @@ def pin_benchmarks(context: Context, spec: EvalJobSpec) -> Json:
 
 def pin_questions(context: Context, spec: Decontamination) -> Json:
     """Lists the files of the benchmarks that are kept out of a corpus, and reads them once; raises as load_questions does."""
+    assert spec.data
     content: Json = {"data": {name: _folder(context, spec.data.uri) for name in sorted(spec.benchmarks)}, "idLists": {}}
-    load_questions(context, spec, content)
+    load_questions(context, spec.benchmarks, content)
     return _pin_listing(context, content)
 
 
