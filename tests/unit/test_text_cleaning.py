@@ -97,6 +97,8 @@ def test_addresses_are_found_without_the_punctuation_around_them() -> None:
     assert find_urls("انظر (https://a.example/x?y=1) و www.b.example، ثم.") == ["https://a.example/x?y=1", "www.b.example"]
     text = "راسل info@example.com."
     assert [text[a:b] for a, b in find_emails(text)] == ["info@example.com"]
+    text = "راسلوا:info@uni.edu.saللتواصل"
+    assert [text[a:b] for a, b in find_emails(text)] == ["info@uni.edu.sa"]
 
 
 def as_browsers_read(text: str, encoding: str) -> str:

@@ -62,7 +62,7 @@ def find_valid_phones(text: str, countries: Sequence[str]) -> Spans:
     def exists(number: str) -> bool:
         for country in countries or ["ZZ"]:
             try:
-                parsed = phonenumbers.parse(re.sub(r"^00", "+", number), country)
+                parsed = phonenumbers.parse(re.sub(r"^00", "+", re.sub(r"^(.*)/(.*)$", r"\2\1", number)), country)
             except phonenumbers.NumberParseException:
                 continue
             if phonenumbers.is_valid_number(parsed) or (

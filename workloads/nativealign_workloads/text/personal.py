@@ -7,13 +7,15 @@ import re
 
 from nativealign_workloads.text.fold import fold_digits
 
-EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![\w-])")
+EMAIL = re.compile(r"(?<![A-Za-z0-9_.+-])[A-Za-z0-9_.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9-])")
+"""Arabic letters often follow at once, without a space."""
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'()\[\]{}«»،؛]+")
 
-_CANDIDATE = re.compile(r"(?<![\w.,/+])(?:\+|00)?\(?\d(?:[ ().\-]{0,2}\d){6,14}(?![\w/]|[.,]\d)")
+_CANDIDATE = re.compile(r"(?<![\w.,/+])(?:\+|00)?\(?\d(?:[ ().\-]{0,2}\d){6,14}(?:/0\d{1,3})?(?![\w/]|[.,]\d)")
+"""The code of a place may stand behind the number, as in 4976500/011."""
 _DATE = re.compile(r"\d{1,4}([-. ])\d{1,2}\1\d{1,4}")
 _INTRODUCED = re.compile(
-    r"(?:هاتف|الهاتف|جوال|الجوال|موبايل|تليفون|تلفون|فاكس|واتس ?اب|واتساب|للتواصل|للاتصال|اتصل|"
+    r"(?:هاتف|الهاتف|جوال|الجوال|موبايل|تليفون|تلفون|فاكس|واتس ?اب|واتساب|للتواصل|للاتصال|اتصل|(?<!\w)ت(?=\s?[:/])|"
     r"phone|tel|mobile|whatsapp|fax|call)[^\w\n]{0,4}(?:\w{1,8}[^\w\n]{1,4}){0,2}$",
     re.IGNORECASE,
 )
