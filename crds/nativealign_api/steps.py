@@ -77,7 +77,7 @@ _INSPECT = _step(INSPECT, 1, "", "", _single("list"))
 
 ALIGN_STEPS = (
     _INSPECT,
-    _step("clean", 2, "corpora clean decontamination maxQuarantinedPercent",
+    _step("clean", 3, "corpora clean decontamination maxQuarantinedPercent",
           "corpora decontamination.data decontamination.items",
           _sharded("lines", enabled=_drops_repeated_lines), _sharded("count", enabled=_drops_repeated_lines),
           _sharded("filter"), COMMIT),

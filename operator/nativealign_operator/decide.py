@@ -388,7 +388,7 @@ def _between_pods(seen: Seen, decision: Decision, place: _Place, child: Child) -
     name = f"{place.step.name} {place.phase.name}"
     if failures := _failures(child):
         _say(seen, decision, "Retrying", cause_of(child)[0], f"{name} is tried again{failures}")
-    else:
+    elif decision.status.state != "Running":  # else what was said may stand for these seconds, and saves a write
         _say(seen, decision, "Running", "PodsSucceeded", f"{name}: {len(ended)} pods are done", pods_run=True)
     return True
 

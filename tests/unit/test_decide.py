@@ -460,11 +460,22 @@ def test_a_child_whose_pods_have_ended_waits_for_nothing() -> None:
     """The Job controller needs seconds until it says that a Job is complete."""
     seen = world()
     seen.settle()
-    seen.run()
+    seen.pend("ImagePullBackOff", "not found")
     seen.settle()
     seen.end_pod(0, {})
     assert seen.settle().requeue, "the next pods may wait for what events alone tell"
     assert (seen.status.state, ready(seen.status)[0], truths(seen.status)["Running"]) == ("Running", "PodsSucceeded", "True")
+
+
+def test_the_end_of_a_childs_pods_costs_no_write_of_its_own() -> None:
+    seen = world()
+    seen.settle()
+    seen.run()
+    seen.settle()
+    before = seen.status.dump()
+    seen.end_pod(0, {})
+    seen.settle()
+    assert seen.status.dump() == before
 
 
 def test_pods_that_fail_and_are_tried_again_by_their_job_are_told_with_their_own_words() -> None:

@@ -108,8 +108,8 @@ def test_clean_masks_each_kind_by_its_placeholder_and_says_what_it_did() -> None
 
 @pytest.mark.skipif(not ARTICLES.exists(), reason="the newspaper articles are not here")
 def test_in_newspaper_articles_what_a_reader_would_mask_is_found_and_nothing_else() -> None:
-    """All 584 numbers of seven digits and more, and all @, were read one by one. Of 30 telephone numbers two are not found: a mistyped
-    one, and one of a country that is not among those of the spec; of 81 addresses one, with a space in it.
+    """All 584 numbers of seven digits and more, and all @, were read one by one. Of 30 telephone numbers two are not found: a
+    mistyped one, and one of a country that is not among those of the spec; of 81 addresses one, with a space in it.
     """
     with gzip.open(ARTICLES) as lines:
         texts = [json.loads(line)["text"] for line in lines]
