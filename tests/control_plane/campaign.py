@@ -43,7 +43,7 @@ END = "<!-- end -->"
 """Of the page's table."""
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
 """What was tried, and with which code."""
-AT_ONCE = 10
+AT_ONCE = 16
 NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
 """No command runs."""
 STORE = {"bucket": "alignment", "endpoint": NOWHERE.endpoint, "credentialsSecret": {"name": "s3"}}
