@@ -1,10 +1,11 @@
 """`make store-campaign`: an AlignJob on a real S3 server, over a wire and by processes that fail, many times, each time otherwise.
 
-A schedule is drawn from its number alone: 1 to 8 workers, of which each has a faulty way to the server (answers 500 and 503
-SlowDown, connections cut before and after the server acts, silence for a moment, listings that miss what is new), is killed now and
-then before or after one of its requests, and may do what another does at the same time. What failed is tried again, as the operator
-would. In the end the store must hold what the quiet run left, and every document must be in it once. Prints one line for each
-schedule and a summary; the exit code is 1 if any differs.
+Every second schedule has an expert behind an endpoint, the others the rules. A schedule is drawn from its number alone: 1 to 8
+workers, of which each has a faulty way to the server (answers 500 and 503 SlowDown, connections cut before and after the server
+acts, silence for a moment, listings that miss what is new), is killed now and then before or after one of its requests, and may
+do what another does at the same time. What failed is tried again, as the operator would. In the end the store must hold what the
+quiet run left, every document must be in it once, and what the endpoint was asked must be in the records. Prints one line for
+each schedule and a summary; the exit code is 1 if any differs.
 """
 
 import http.client
@@ -23,8 +24,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.s3 import S3Server, s3_server
+from tests.workloads.openai_server import OpenAIServer, openai_server
 from tests.workloads.pipeline import (
     RULES,
     Ended,
@@ -35,12 +38,14 @@ from tests.workloads.pipeline import (
     differing,
     logical,
     make_corpus,
+    manifest_facts,
     manifest_of,
     run_phases,
 )
 
 from nativealign_api import vocabulary
 from nativealign_api.common import Store
+from nativealign_api.kinds import JobObject
 from nativealign_api.messages import TerminationMessage, unpack
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.forkserver import ForkServer, Process
@@ -49,7 +54,7 @@ SCHEDULES = 200
 DOCUMENTS = 120
 SHARDS = 4
 WORKERS = 8
-JOB = manifest_of("AlignJob", "web", RULES | {"sharding": {"shards": SHARDS}, "clean": {"repeatedLines": {"minDocuments": 3}}})
+EXPERTS = ("rules", "endpoint")
 PASSING = {-signal.SIGKILL, ExitCode.UNAVAILABLE, ExitCode.TEMPORARY}
 """How a process may end that is tried again."""
 TRIES = 30
@@ -173,8 +178,11 @@ def _stale(listing: bytes, dice: random.Random) -> bytes:
 class Schedule:
     """Runs phases on the server under one prefix, with the faults of one number; number 0 is the quiet run."""
 
-    def __init__(self, number: int, server: S3Server, starter: ForkServer, folder: Path, ways: list[tuple[Way, str]]) -> None:
-        self._number, self._server, self._starter, self._folder, self._ways = number, server, starter, folder, ways
+    def __init__(
+        self, number: int, prefix: str, server: S3Server, starter: ForkServer, folder: Path, ways: list[tuple[Way, str]]
+    ) -> None:
+        self._number, self._prefix, self._server, self._starter = number, prefix, server, starter
+        self._folder, self._ways = folder, ways
         self.dice = random.Random(number)
         self.started = 0
 
@@ -208,7 +216,7 @@ class Schedule:
         secrets.mkdir(parents=True)
         (secrets / "AWS_ACCESS_KEY_ID").write_text(self._server.access_key)
         (secrets / "AWS_SECRET_ACCESS_KEY").write_text(self._server.secret_key)
-        store = Store(bucket=self._server.bucket, prefix=prefix_of(self._number), endpoint=endpoint, region=self._server.region)
+        store = Store(bucket=self._server.bucket, prefix=self._prefix, endpoint=endpoint, region=self._server.region)
         (folder / "job.json").write_bytes(unit.job.model_copy(update={"store": store, "store_folder": None}).dump())
         environment = {
             vocabulary.ENV_JOB: str(folder / "job.json"),
@@ -230,20 +238,17 @@ class Schedule:
         return Ended(ended.process, 0, [], said, ended.log)
 
 
-def prefix_of(number: int) -> str:
-    return f"schedule-{number}"
-
-
 @dataclass
 class Campaign:
     """Everything that schedules share."""
 
     folder: Path
     server: S3Server
+    endpoint: OpenAIServer
     starter: ForkServer
     ids: list[str]
 
-    def run(self, number: int) -> tuple[dict[str, object], str]:
+    def run(self, number: int, expert: str) -> tuple[dict[str, object], str]:
         """(what the store holds after a schedule, a line about it)."""
         dice, began = random.Random(f"ways of {number}"), time.monotonic()
         workers = dice.randint(1, WORKERS) if number else 2
@@ -251,21 +256,32 @@ class Campaign:
             Way(random.Random(f"way {n} of {number}"), faults=dice.choice([0.02, 0.05, 0.1]) if number else 0.0)
             for n in range(workers)
         ]
-        work = self.folder / f"work-{number}"
+        prefix = f"schedule-{number}-{expert}"
+        work = self.folder / prefix
         work.mkdir()
+        asked = len(self.endpoint.requests)
         with ExitStack() as stack:
-            schedule = Schedule(
-                number, self.server, self.starter, work, [(way, stack.enter_context(proxy(self.server, way))) for way in ways]
-            )
-            digests = run_phases(self.folder, JOB, World(work), schedule.run)["AlignJob/web"]
+            proxies = [(way, stack.enter_context(proxy(self.server, way))) for way in ways]
+            schedule = Schedule(number, prefix, self.server, self.starter, work, proxies)
+            digests = run_phases(self.folder, self._job(expert), World(work), schedule.run)["AlignJob/web"]
         shutil.rmtree(work)
-        store = self.folder / "s3" / "data" / self.server.bucket / prefix_of(number)
+        store = self.folder / "s3" / "data" / self.server.bucket / prefix
         self._check_documents(store, digests)
+        self._check_bill(store, digests, len(self.endpoint.requests) - asked)
         happened = sum((way.happened for way in ways), Counter[str]())
         counts = ", ".join(f"{count} {name}" for name, count in sorted(happened.items()))
-        return logical(
-            store
-        ), f"{workers} workers, {schedule.started} processes, {time.monotonic() - began:.0f} s: {counts or 'quiet'}"
+        line = f"{expert}, {workers} workers, {schedule.started} processes, {time.monotonic() - began:.0f} s: {counts or 'quiet'}"
+        return _without_bill(logical(store)), line
+
+    def _job(self, expert: str) -> JobObject:
+        chosen = {"openai": {"model": "served", "endpoint": self.endpoint.url}} if expert == "endpoint" else {"rules": {}}
+        more = {"expert": chosen, "sharding": {"shards": SHARDS}, "clean": {"repeatedLines": {"minDocuments": 3}}}
+        return manifest_of("AlignJob", "web", RULES | more)
+
+    def _check_bill(self, store: Path, digests: dict[str, str], asked: int) -> None:
+        """Of those whose answer was lost nobody knows whether they arrived."""
+        usage = manifest_facts(store, f"steps/rewrite/{digests['rewrite']}")["usage"]
+        assert usage["requests"] <= asked <= usage["requests"] + usage["unsettledRequests"], (asked, usage)
 
     def _check_documents(self, store: Path, digests: dict[str, str]) -> None:
         clean = account(store, f"steps/clean/{digests['clean']}")
@@ -275,13 +291,20 @@ class Campaign:
         assert_conserved(dedup["out"], account(store, f"steps/rewrite/{digests['rewrite']}"))
 
 
+def _without_bill(held: Any) -> Any:
+    """What was asked twice is paid twice."""
+    if isinstance(held, dict):
+        return {name: _without_bill(value) for name, value in held.items() if name not in ("usage", "counted")}
+    return [_without_bill(value) for value in held] if isinstance(held, list) else held
+
+
 @contextmanager
 def campaign(folder: Path) -> Iterator[Campaign]:
-    """A server, a process that forks, and a corpus."""
+    """A store, an endpoint, a process that forks, and a corpus."""
     starter = ForkServer()
     try:
-        with s3_server(folder / "s3") as server:
-            yield Campaign(folder, server, starter, make_corpus(folder / "corpus", DOCUMENTS))
+        with s3_server(folder / "s3") as server, openai_server() as endpoint:
+            yield Campaign(folder, server, endpoint, starter, make_corpus(folder / "corpus", DOCUMENTS))
     finally:
         starter.close()
 
@@ -289,11 +312,14 @@ def campaign(folder: Path) -> Iterator[Campaign]:
 def main(schedules: int) -> int:
     differing_ones = 0
     with tempfile.TemporaryDirectory() as name, campaign(Path(name)) as shared:
-        quiet, said = shared.run(0)
-        print(f"quiet run: {said}", flush=True)
+        quiet = {}
+        for expert in EXPERTS:
+            quiet[expert], said = shared.run(0, expert)
+            print(f"quiet run: {said}", flush=True)
         for number in range(1, schedules + 1):
-            held, said = shared.run(number)
-            differences = differing(held, quiet)
+            expert = EXPERTS[number % len(EXPERTS)]
+            held, said = shared.run(number, expert)
+            differences = differing(held, quiet[expert])
             differing_ones += bool(differences)
             print(f"schedule {number}: {said}; {len(differences)} differences {differences[:3] or ''}", flush=True)
     print(f"{schedules} schedules tried, {differing_ones} differing")

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.workloads.pipeline import differing
-from tests.workloads.store_campaign import Campaign, campaign
-
-SCHEDULES = range(1, 3)
+from tests.workloads.store_campaign import EXPERTS, Campaign, campaign
 
 
 @pytest.fixture(scope="module")
@@ -15,13 +13,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def quiet(shared: Campaign) -> dict[str, object]:
-    return shared.run(0)[0]
-
-
-@pytest.mark.parametrize("number", SCHEDULES)
-def test_a_faulty_way_to_the_store_and_killed_workers_change_nothing(number: int, shared: Campaign, quiet: dict[str, object]):
-    held, said = shared.run(number)
+@pytest.mark.parametrize(("number", "expert"), enumerate(EXPERTS, 1))
+def test_a_faulty_way_to_the_store_and_killed_workers_change_nothing(number: int, expert: str, shared: Campaign):
+    quiet, _ = shared.run(0, expert)
+    held, said = shared.run(number, expert)
     print(said)
     assert differing(held, quiet) == []

@@ -19,6 +19,7 @@ from nativealign_api.common import BaseModelSource
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import (
     Piece,
+    add_late_usage,
     clear_answers,
     counter,
     cut,
@@ -43,6 +44,7 @@ from nativealign_workloads.commit import (
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Reply
+from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import billed, usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.guards import check, unchanged
@@ -134,7 +136,7 @@ def _annotate(shard: ShardCommit) -> Json:
         shard.part("pairs").add(pair)
         found.update(counted(pair))
     journal.refresh()
-    facts = summarize(found) | {"usage": journal.usage()}
+    facts = summarize(found) | billed_by(journal)
     shard.commit(**facts)
     clear_answers(context)
     return {"counts": {"pairs": facts["pairs"], "accepted": facts["accepted"]}, "usage": facts["usage"]}
@@ -203,6 +205,7 @@ def commit(context: Context) -> Json:
     records[0]["parts"] |= tokenizer
     totals = {name: sum(record["facts"][name] for record in records) for name in ("pairs", "accepted", "unchanged")}
     guards = sum((Counter(record["facts"]["guards"]) for record in records), Counter[str]())
+    add_late_usage(context, "annotate", records)
     spent = usage([record["facts"]["usage"] for record in records])
     headline = {"counts": totals, "usage": spent}
     return commit_step(context, records, headline, **totals, guards=dict(sorted(guards.items())), usage=spent)

@@ -16,13 +16,21 @@ import numpy as np
 import xxhash
 
 from nativealign_api.align import AlignGates, Assess
-from nativealign_workloads.align.chunks import clear_answers, open_endpoint, open_journal, pinned_conduct, unless_overtaken
+from nativealign_workloads.align.chunks import (
+    add_late_usage,
+    clear_answers,
+    open_endpoint,
+    open_journal,
+    pinned_conduct,
+    unless_overtaken,
+)
 from nativealign_workloads.align.statistics import Values, agreement, effect, summarize
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores, scores_schema
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Request
+from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.guards.measures import length_ratio, lost_share, names_found, numbers, without_declared
 from nativealign_workloads.sources import model_folder
@@ -57,9 +65,9 @@ def _measure(shard: ShardCommit) -> Json:
         measures |= _perplexity(context, rows)
     if settings.toxicity_model:
         measures |= _toxicity(context, rows, settings.toxicity_model.toxic_labels)
-    spent, agreements = usage([]), Json()
+    bill, agreements = {"usage": usage([])}, Json()
     if settings.judge:
-        judged, spent = _judge(context, conduct, rows, settings)
+        judged, bill = _judge(context, conduct, rows, settings)
         measures |= {judge_measure(aspect): mean_of_orders(*orders) for aspect, orders in judged.items()}
         agreements = {judge_measure(aspect): agreement(*orders, settings.seed) for aspect, orders in judged.items()}
     for number, row in enumerate(rows):
@@ -72,7 +80,7 @@ def _measure(shard: ShardCommit) -> Json:
         "effects": effects(measures, settings.seed),
         "agreement": agreements,
         "keptOfAll": {name: kept_of_all(items) for name, items in kept.items()},
-        "usage": spent,
+        **bill,
     }
     shard.commit(**facts, samples=shown(rows))
     clear_answers(context)
@@ -169,7 +177,7 @@ def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str
 
 def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[dict[str, tuple[Values, Values]], Json]:
     """Scores by the judge, (those with the original shown first, those with the rewriting first) of each aspect, nan where it gave
-    no usable answer; and what it bills."""
+    no usable answer; and what it bills, as facts."""
     assert settings.judge
     journal = open_journal(context, "judge")
     schema = scores_schema() if settings.judge.structured_outputs else None
@@ -177,7 +185,7 @@ def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Asses
     with closing(open_endpoint(context, settings.judge, "judge", journal)) as engine:
         answers = [parse_scores(reply.text) or {} for reply in engine.generate(asked)]
     scores = {aspect: [float(found.get(aspect, np.nan)) for found in answers] for aspect in ASPECTS}
-    return {aspect: (values[::2], values[1::2]) for aspect, values in scores.items()}, journal.usage()
+    return {aspect: (values[::2], values[1::2]) for aspect, values in scores.items()}, billed_by(journal)
 
 
 def _question(conduct: Conduct, row: Json, order: Order, schema: Json | None) -> Request:
@@ -247,6 +255,7 @@ def _told(verdict: Json) -> str:
 def commit(context: Context) -> Json:
     """Phase `commit`."""
     records = shard_records(context, "measure", 1)
+    add_late_usage(context, "measure", records)
     facts = records[0]["facts"]
     rewritten = manifest(context.store, context.job.inputs["rewrite"])["facts"]
     verdicts = gates(context.job.read("gates", AlignGates) or AlignGates(), rewritten["chunks"], facts)

@@ -4,6 +4,7 @@ Because all three come through here, the worker is trained on the very prompts t
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,11 +14,12 @@ from typing import Literal
 from nativealign_api.align import Chunking, Expert
 from nativealign_api.common import OpenAIEngine as OpenAISpec
 from nativealign_api.vocabulary import DEFAULT_SECRETS
-from nativealign_workloads.commit import Json, ShardCommit
+from nativealign_workloads.commit import Json, ShardCommit, read_json, record_key
 from nativealign_workloads.conduct import Conduct, load_conduct
 from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Request
+from nativealign_workloads.engines.bill import is_counted, late_usage
 from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.errors import ConfigError
@@ -25,6 +27,8 @@ from nativealign_workloads.store import NotFound
 from nativealign_workloads.text.chunk import Chunk, chunk, context_of
 
 CountTokens = Callable[[str], int]
+ENDPOINTS = ("expert", "judge")
+"""Engines whose journals say what was paid."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +154,29 @@ def unless_overtaken(shard: ShardCommit, work: Callable[[], Json]) -> Json:
 
 
 def clear_answers(context: Context) -> None:
-    """Removes what led to a shard's record, once that stands."""
+    """Removes what led to a shard's record, once that stands, but for what the record has not counted."""
+    facts = read_json(context.store, record_key(context.prefix, context.job.phase, context.index))["facts"]
     for key in [info.key for info in context.store.list(f"{answers_prefix(context)}/")]:
-        context.store.delete(key)
+        if not _is_late(facts, key):
+            context.store.delete(key)
+
+
+def add_late_usage(context: Context, phase: str, records: list[Json]) -> None:
+    """Adds to the usage of each shard's record what was asked for the shard after the record stood."""
+    late, folder = defaultdict[int, list[Json]](list), f"{context.prefix}/{phase}/answers/"
+    for info in context.store.list(folder):
+        shard = int(info.key.removeprefix(folder).partition("/")[0])
+        if _is_late(records[shard]["facts"], info.key):
+            late[shard].append(read_json(context.store, info.key))
+    for shard, entries in late.items():
+        facts = records[shard]["facts"]
+        facts["usage"] = usage([facts["usage"], late_usage(facts, entries)])
+
+
+def _is_late(facts: Json, key: str) -> bool:
+    """Whether an object is of the journal of an endpoint, and in no record."""
+    engine, name = key.split("/")[-2:]
+    return engine in ENDPOINTS and not is_counted(facts, name)
 
 
 def _rate(limit: int | None, share: int) -> int | None:

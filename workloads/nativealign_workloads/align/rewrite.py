@@ -20,6 +20,7 @@ from nativealign_api.plan import step_shards
 from nativealign_api.vocabulary import Outcome
 from nativealign_workloads.align.chunks import (
     Piece,
+    add_late_usage,
     clear_answers,
     counter,
     cut,
@@ -35,6 +36,7 @@ from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifes
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
+from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import billed, billed_together, usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.engines.local import LocalEngine
@@ -160,7 +162,7 @@ def _rewrite(shard: ShardCommit) -> Json:
     context, expert = shard.context, open_journal(shard.context, "expert")
     tally, facts = _divide(shard, _rewritten(context, expert), question_finder(context))
     expert.refresh()
-    shard.commit(tally, **facts, usage=expert.usage())
+    shard.commit(tally, **facts, **billed_by(expert))
     clear_answers(context)
     return {"counts": facts["chunks"], "usage": expert.usage()}
 
@@ -242,6 +244,7 @@ def commit(context: Context) -> Json:
     upstream = manifest(context.store, context.job.inputs["dedup"])
     records = shard_records(context, "rewrite", step_shards("rewrite", context.job.pinned))
     facts = {name: _sum(record["facts"][name] for record in records) for name in ("chunks", "guards")}
+    add_late_usage(context, "rewrite", records)
     spent = usage(record["facts"]["usage"] for record in records)
     headline = {"counts": facts["chunks"], "usage": spent}
     return commit_step(context, records, headline, expected=Tally.load(upstream["tally"]), **facts, usage=spent)

@@ -102,6 +102,16 @@ class Journal:
         return key in self._places
 
     @property
+    def objects(self) -> list[str]:
+        """Names of all that was read or written: <writer>-<n>.json."""
+        return [key.removeprefix(f"{self._prefix}/") for key in self._read]
+
+    @property
+    def open(self) -> list[str]:
+        """Ids of the intents that nobody has settled."""
+        return list(self._open)
+
+    @property
     def answers(self) -> int:
         """How many answers are here."""
         return len(self._places)

@@ -11,9 +11,17 @@ from typing import Any
 from nativealign_api.common import Judge, TransformersEngine
 from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
 from nativealign_workloads.align.assess import draw
-from nativealign_workloads.align.chunks import answers_prefix, clear_answers, open_endpoint, open_journal, unless_overtaken
+from nativealign_workloads.align.chunks import (
+    add_late_usage,
+    answers_prefix,
+    clear_answers,
+    open_endpoint,
+    open_journal,
+    unless_overtaken,
+)
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
+from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest
@@ -48,7 +56,7 @@ def _evaluate(shard: ShardCommit) -> Json:
     counts = {name: shard.part(name).rows for name in rows}
     if "heldOut" in context.job.inputs:
         counts[BITS] = _held_out(context, shard, model)
-    shard.commit(items=counts, usage=journal.usage())
+    shard.commit(items=counts, **billed_by(journal))
     clear_answers(context)
     return {"counts": counts}
 
@@ -123,6 +131,7 @@ def commit_evaluate(context: Context) -> Json:
     """Phase `commit` of evaluate."""
     models = sum(name in context.job.inputs for name in ROLES)
     records = shard_records(context, "evaluate", models)
+    add_late_usage(context, "evaluate", records)
     items, spent = records[0]["facts"]["items"], usage(record["facts"]["usage"] for record in records)
     return commit_step(context, records, {"counts": items, "usage": spent}, items=items)
 

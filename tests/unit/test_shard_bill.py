@@ -1,0 +1,52 @@
+"""What two writers of one shard ask an endpoint is billed once, whatever of it stood when the shard was committed."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nativealign_workloads.engines.bill import is_counted, late_usage
+from nativealign_workloads.engines.billing import billed_together, usage
+
+Json = dict[str, Any]
+WRITERS = ("w-1", "w-2")
+
+
+def entries(drawn: list[tuple[int, bool]]) -> list[tuple[str, Json]]:
+    """(name, object) of a journal, in the order of writing. Each has an intent, and may settle the oldest one of its writer."""
+    found, open_intents = list[tuple[str, Json]](), dict[str, list[str]]({writer: [] for writer in WRITERS})
+    for number, (who, settles) in enumerate(drawn):
+        writer, entry = WRITERS[who], Json(intents=[{"id": f"{WRITERS[who]}-{number}", "tokens": 100 + number}], settled=[])
+        if settles and open_intents[writer]:
+            identifier = open_intents[writer].pop(0)
+            intent = {"id": identifier, "key": ["r", 0], "tokens": 100 + int(identifier.rpartition("-")[2])}
+            entry["settled"] = [{"intent": intent, "requests": 1, "tokens": number, "completionTokens": 1, "reply": None}]
+        open_intents[writer].append(f"{writer}-{number}")
+        found.append((f"{writer}-{number:06d}.json", entry))
+    return found
+
+
+def billed(objects: list[tuple[str, Json]]) -> Json:
+    settled = {row["intent"]["id"]: row for _, entry in objects for row in entry["settled"]}
+    lost = [row["tokens"] for _, entry in objects for row in entry["intents"] if row["id"] not in settled]
+    return billed_together(settled.values()) | {"unsettledRequests": len(lost), "unsettledTokens": sum(lost)}
+
+
+def record(objects: list[tuple[str, Json]]) -> Json:
+    """The facts of a shard's record that has seen these objects."""
+    settled = {row["intent"]["id"] for _, entry in objects for row in entry["settled"]}
+    runs: dict[str, list[list[int]]] = {writer: [] for writer in WRITERS}
+    for name, _ in objects:
+        writer, _, number = name.removesuffix(".json").rpartition("-")
+        runs[writer].append([int(number), int(number)])
+    ids = [row["id"] for _, entry in objects for row in entry["intents"]]
+    return {"usage": billed(objects), "counted": {"objects": runs, "open": [name for name in ids if name not in settled]}}
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=30), st.integers(0, 30))
+def test_the_record_and_what_came_late_are_the_whole_bill(drawn: list[tuple[int, bool]], stood: int) -> None:
+    every = entries(drawn)
+    facts = record(every[:stood])
+    late = [(name, entry) for name, entry in every if not is_counted(facts, name)]
+    assert late == every[stood:]
+    assert usage([facts["usage"], late_usage(facts, [entry for _, entry in late])]) == usage([billed(every)])
