@@ -62,7 +62,7 @@ def find_valid_phones(text: str, countries: Sequence[str]) -> Spans:
     def exists(number: str) -> bool:
         for country in countries or ["ZZ"]:
             try:
-                parsed = phonenumbers.parse(re.sub(r"^00", "+", re.sub(r"^(.*)/(.*)$", r"\2\1", number)), country)
+                parsed = phonenumbers.parse(_dialled(number), country)
             except phonenumbers.NumberParseException:
                 continue
             if phonenumbers.is_valid_number(parsed) or (
@@ -73,6 +73,12 @@ def find_valid_phones(text: str, countries: Sequence[str]) -> Spans:
 
     digits = fold_digits(text)
     return [(start, end) for start, end in find_phones(text) if exists(digits[start:end])]
+
+
+def _dialled(number: str) -> str:
+    """The code of a place goes first, and 00 is +."""
+    local, _, place = number.partition("/")
+    return re.sub(r"^00", "+", place + local)
 
 
 def find_ibans(text: str) -> Spans:
