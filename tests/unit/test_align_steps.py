@@ -96,8 +96,10 @@ class Racing:
     """A shard; after `looks` looks another writer has committed it."""
 
     def __init__(self, folder: Path, looks: int) -> None:
-        store = LocalStore(folder)
-        self.context, self._looks = SimpleNamespace(store=store, phase_prefix="phase", index=0), looks
+        store, job = LocalStore(folder), SimpleNamespace(phase="rewrite")
+        store.create("step/rewrite/shards/00000.json", b'{"facts": {}}')
+        self.context = SimpleNamespace(store=store, job=job, prefix="step", phase_prefix="step/rewrite", index=0)
+        self._looks = looks
 
     def committed(self) -> bool:
         self._looks -= 1
@@ -106,7 +108,7 @@ class Racing:
 
 def test_a_writer_that_is_overtaken_while_it_reads_the_journal_ends_well(tmp_path: Path) -> None:
     def work() -> dict[str, object]:
-        raise NotFound("phase/answers/00000/expert/w-000000.json", "the store")
+        raise NotFound("step/rewrite/answers/00000/expert/w-000000.json", "the store")
 
     assert unless_overtaken(Racing(tmp_path, 1), work) == {"skipped": True}  # type: ignore[arg-type]
     with pytest.raises(NotFound):
