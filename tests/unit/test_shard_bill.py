@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nativealign_workloads.engines.bill import is_counted, late_usage
 from nativealign_workloads.engines.billing import billed_together, usage
+from nativealign_workloads.engines.counted import is_counted, late_usage
 
 Json = dict[str, Any]
 WRITERS = ("w-1", "w-2")

@@ -44,8 +44,8 @@ from nativealign_workloads.commit import (
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Reply
-from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import billed, usage
+from nativealign_workloads.engines.counted import billed_by
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.guards import check, unchanged
 from nativealign_workloads.ledger import Tally

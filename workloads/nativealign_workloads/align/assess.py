@@ -30,8 +30,8 @@ from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores, scores_schema
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Request
-from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import usage
+from nativealign_workloads.engines.counted import billed_by
 from nativealign_workloads.guards.measures import length_ratio, lost_share, names_found, numbers, without_declared
 from nativealign_workloads.sources import model_folder
 

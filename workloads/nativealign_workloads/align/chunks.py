@@ -19,8 +19,8 @@ from nativealign_workloads.conduct import Conduct, load_conduct
 from nativealign_workloads.conduct.prompt import render_messages
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Request
-from nativealign_workloads.engines.bill import is_counted, late_usage
 from nativealign_workloads.engines.billing import usage
+from nativealign_workloads.engines.counted import is_counted, late_usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.errors import ConfigError
 from nativealign_workloads.store import NotFound

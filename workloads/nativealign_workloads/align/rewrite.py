@@ -36,8 +36,8 @@ from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifes
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
-from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import billed, billed_together, usage
+from nativealign_workloads.engines.counted import billed_by
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.engines.local import LocalEngine
 from nativealign_workloads.engines.recorded import Recorded

@@ -21,8 +21,8 @@ from nativealign_workloads.align.chunks import (
 )
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
-from nativealign_workloads.engines.bill import billed_by
 from nativealign_workloads.engines.billing import usage
+from nativealign_workloads.engines.counted import billed_by
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest
 from nativealign_workloads.evaluate.pinned import bring
