@@ -1,7 +1,8 @@
 """`make bench-dedup`: deduplication beside its peers, one core each, compressed JSON lines in, filtered JSON lines out.
 
-The corpus is that of articles.py. Prints JSON: for each system documents, seconds, documents per second, the peak of its memory and
-the seconds of each phase; for datasketch and nativealign precision and recall over all true pairs of smaller corpora.
+The corpora are those of articles.py, and the newspaper articles of memory.py where they lie beside the project. Prints JSON: for
+each system documents, seconds, documents per second, the peak of its memory and the seconds of each phase; for datasketch and
+nativealign precision and recall over all true pairs of smaller corpora.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ import numpy as np
 import psutil
 from scipy import sparse
 from tests.bench import articles
-from tests.bench.memory import peak_mebibytes
+from tests.bench.memory import REAL, peak_mebibytes, widened
 from tests.workloads.pipeline import Ended, Unit, World, manifest_of, pool_of, rows, run_phases
 
 from nativealign_api.align import Fuzzy
@@ -40,6 +41,7 @@ PEER_PYTHON = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"
 PEER_DOCUMENTS, QUALITY_DOCUMENTS = 5_000, 5_000
 QUALITY_SEEDS = (1, 2, 3, 4)
 SIZES = (100_000, 1_000_000)
+SYSTEMS = (["datatrove_minhash"], ["datatrove_minhash", "whitespace"], ["datasketch_lsh"], ["rensa_lsh"])
 OFF = {"languages": [], "minWords": 0, "removeBoilerplate": False, "repair": {"encoding": False, "presentationForms": False}}
 
 
@@ -161,29 +163,26 @@ def speed_of(peer_arguments: list[str], corpus: Path, documents: int, folder: Pa
         return found | ({"phases": json.loads(stages.read_text())} if stages.is_file() else {})
 
 
-def qualities(folder: Path) -> Json:
+def qualities(corpora: list[Path], folder: Path) -> Json:
     """Of ours and of datasketch over several corpora together."""
     true, hits, pairs = 0, Counter[str](), Counter[str]()
-    for seed in QUALITY_SEEDS:
-        work = folder / f"quality-{seed}"
-        work.mkdir()
-        truth, found = _found(work, seed)
+    for corpus in corpora:
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            truth, found = _found(corpus, Path(work))
         true += len(truth)
         for name, clusters in found.items():
             together = found_pairs(clusters)
             hits[name] += len(together & truth)
             pairs[name] += len(together)
-    facts = {"documents": QUALITY_DOCUMENTS * len(QUALITY_SEEDS), "truePairs": true}
-    return facts | {
+    return {"corpora": len(corpora), "truePairs": true} | {
         name: {"pairs": pairs[name], "precision": round(hits[name] / pairs[name], 4), "recall": round(hits[name] / true, 4)}
         for name in pairs
     }
 
 
-def _found(folder: Path, seed: int) -> tuple[set[tuple[str, str]], dict[str, Clusters]]:
+def _found(corpus: Path, folder: Path) -> tuple[set[tuple[str, str]], dict[str, Clusters]]:
     """The true pairs, and the clusters that each system finds; datasketch gets the same words, folded."""
-    corpus, folded = folder / "quality.jsonl.gz", folder / "folded.jsonl.gz"
-    articles.write(corpus, QUALITY_DOCUMENTS, seed)
+    folded = folder / "folded.jsonl.gz"
     with gzip.open(folded, "wt", compresslevel=1) as file:
         for record in _records(corpus):
             file.write(json.dumps(record | {"text": " ".join(words(record["text"]))}, ensure_ascii=False) + "\n")
@@ -195,22 +194,41 @@ def _found(folder: Path, seed: int) -> tuple[set[tuple[str, str]], dict[str, Clu
     return truth, {"nativealign": our_clusters(world, digest), "datasketch": json.loads((work / "clusters.json").read_text())}
 
 
+def of_made_up(folder: Path) -> Json:
+    """Everything on made-up articles."""
+    few = folder / "few.jsonl.gz"
+    articles.write(few, PEER_DOCUMENTS)
+    results = {" ".join(system): speed_of(system, few, PEER_DOCUMENTS, folder) for system in SYSTEMS}
+    for documents in SIZES:
+        corpus = folder / f"{documents}.jsonl.gz"
+        articles.write(corpus, documents)
+        results[f"nativealign {documents}"] = speed_of_ours(corpus, documents, folder)
+        corpus.unlink()
+        print(json.dumps(results), file=sys.stderr, flush=True)
+    corpora = [folder / f"quality-{seed}.jsonl.gz" for seed in QUALITY_SEEDS]
+    for corpus, seed in zip(corpora, QUALITY_SEEDS, strict=True):
+        articles.write(corpus, QUALITY_DOCUMENTS, seed)
+    return results | {"quality": qualities(corpora, folder)}
+
+
+def of_newspapers(folder: Path) -> Json:
+    """Speed and quality on the newspaper articles; {} where they are not."""
+    if not REAL.is_file():
+        return {}
+    corpus = folder / "newspapers.jsonl.gz"
+    records = [json.loads(line) | {"id": f"doc-{number}"} for number, line in enumerate(widened(REAL, 1))]
+    with gzip.open(corpus, "wt", compresslevel=1) as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    results = {" ".join(system): speed_of(system, corpus, len(records), folder) for system in SYSTEMS}
+    results["nativealign"] = speed_of_ours(corpus, len(records), folder)
+    return results | {"quality": qualities([corpus], folder)}
+
+
 def main() -> None:
     os.sched_setaffinity(0, {CORE})
-    results: Json = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        few = folder / "few.jsonl.gz"
-        articles.write(few, PEER_DOCUMENTS)
-        for arguments in (["datatrove_minhash"], ["datatrove_minhash", "whitespace"], ["datasketch_lsh"], ["rensa_lsh"]):
-            results[" ".join(arguments)] = speed_of(arguments, few, PEER_DOCUMENTS, folder)
-        for documents in SIZES:
-            corpus = folder / f"{documents}.jsonl.gz"
-            articles.write(corpus, documents)
-            results[f"nativealign {documents}"] = speed_of_ours(corpus, documents, folder)
-            corpus.unlink()
-            print(json.dumps(results), file=sys.stderr, flush=True)
-        results["quality"] = qualities(folder)
+        results = {"madeUp": of_made_up(folder), "newspapers": of_newspapers(folder)}
     print(json.dumps(results, indent=1))
 
 
