@@ -21,6 +21,7 @@ from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL_STEP, ExitCode
 from nativealign_cli.inspecting import jobs_table, print_job, print_records, run_download, run_workloads
 from nativealign_cli.names import fits
+from nativealign_cli.pod_logs import PodLog
 from nativealign_operator.cluster import ApiError, Cluster, Json
 from nativealign_operator.conditions import finished
 from nativealign_operator.paths import path_of
@@ -132,14 +133,16 @@ async def wait(context: str | None, namespace: str, name: str, seconds: float | 
 
 async def show_logs(context: str | None, namespace: str, name: str, step: str | None, follow: bool, out: Console) -> int:
     """What the pods of a job said, each line under its pod; with `follow` until the job ends."""
-    shown: dict[str, int] = {}
+    logs: dict[str, PodLog] = {}
     async with connected(context, namespace) as remote:
         while True:
             job = await remote.find(name)
             ended = finished(status_of(job))
             _check_step(job, step)
             for pod in await remote.children(job, "Pod", step):
-                await _show_new(remote, pod, shown, out)
+                log = logs.setdefault(pod["metadata"]["uid"], PodLog())
+                for line in await log.read(remote.cluster, remote.namespace, pod):
+                    out.print(f"[{pod['metadata']['name']}] {line}", highlight=False, markup=False, soft_wrap=True)
             if not follow or ended:
                 return ExitCode.OK
             await asyncio.sleep(FOLLOW_SECONDS)
@@ -149,20 +152,6 @@ def _check_step(job: Json, step: str | None) -> None:
     known = [entry.name for entry in status_of(job).steps]
     if step and step not in known:
         raise Refused(f"{reference(job)} has no step {step}; it has {', '.join(known) or 'none yet'}")
-
-
-async def _show_new(remote: Remote, pod: Json, shown: dict[str, int], out: Console) -> None:
-    """The lines of a pod that were not shown yet."""
-    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-    try:
-        lines = (await remote.cluster.text(f"{path_of('Pod', remote.namespace, name)}/log")).splitlines()
-    except ApiError as error:
-        if error.code not in (400, 404):  # it has not started, or is gone
-            raise
-        return
-    for line in lines[shown.get(uid, 0) :]:
-        out.print(f"[{name}] {line}", highlight=False, markup=False, soft_wrap=True)
-    shown[uid] = len(lines)
 
 
 async def make_report(context: str | None, namespace: str, name: str, store: str | None, out: Console, err: Console) -> int:

@@ -64,13 +64,13 @@ class Cache:
             self._forget_owner(key, known)
             del self._entries[key]
 
-    def prune(self, kind: str, namespace: str, listed: Set[str], version: int) -> None:
-        """Removes what a complete list of that version lacks, by uid; empty namespace for all."""
-        for key, entry in list(self._entries.items()):
-            here = key.kind == kind and namespace in ("", key.namespace)
-            if here and entry.uid not in listed and entry.version <= version:
-                self._forget_owner(key, entry)
-                del self._entries[key]
+    def prune(self, kind: str, namespace: str, listed: Set[str], version: int) -> list[Key]:
+        """Removes what a complete list of that version lacks, by uid, and returns it; empty namespace for all."""
+        here = ((key, entry) for key, entry in self._entries.items() if key.kind == kind and namespace in ("", key.namespace))
+        gone = [key for key, entry in here if entry.uid not in listed and entry.version <= version]
+        for key in gone:
+            self._forget_owner(key, self._entries.pop(key))
+        return gone
 
     def get(self, key: Key) -> Json | None:
         entry = self._entries.get(key)

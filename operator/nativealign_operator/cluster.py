@@ -52,9 +52,9 @@ class Cluster:
     async def get(self, path: str) -> Json:
         return await self._request("GET", path)
 
-    async def text(self, path: str) -> str:
+    async def text(self, path: str, query: dict[str, str]) -> str:
         """An answer that is no JSON, e.g. a log."""
-        return await self._send("GET", path, None, JSON)
+        return await self._send("GET", _with_query(path, query), None, JSON)
 
     async def pages(self, path: str, label_selector: str = "", field_selector: str = "") -> AsyncIterator[Json]:
         """A list in pages: `items` without kind and apiVersion, as lists are, and `metadata.resourceVersion`, which all share."""
@@ -99,8 +99,7 @@ class Cluster:
         query: dict[str, str] | None = None,
         form: str = JSON,
     ) -> Json:
-        given = {name: value for name, value in (query or {}).items() if value}
-        value: Json = json.loads(await self._send(method, path + (f"?{urlencode(given)}" if given else ""), body, form))
+        value: Json = json.loads(await self._send(method, _with_query(path, query or {}), body, form))
         return value
 
     async def _send(self, method: str, resource: str, body: Json | None, form: str) -> str:
@@ -118,6 +117,12 @@ class Cluster:
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise _refused(answer.status, text)
         return str(text.decode(errors="replace"))
+
+
+def _with_query(path: str, query: dict[str, str]) -> str:
+    """Without what is empty."""
+    given = {name: value for name, value in query.items() if value}
+    return f"{path}?{urlencode(given)}" if given else path
 
 
 def _api_error(error: ApiException) -> ApiError:

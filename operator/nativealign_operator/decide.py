@@ -357,7 +357,9 @@ def _watch(seen: Seen, decision: Decision, place: _Place, child: Child, settings
     if _lost(seen, decision, place, child) or _frozen(seen, decision, place, child):
         return
     running = [pod for pod in child.pods if pod.phase == "Running" and not pod.deleting]
-    if running or child.ready:
+    if child.incomplete:
+        _waiting(seen, decision, place, child)
+    elif running or child.ready:
         state = "Retrying" if place.step.failures and not running else "Running"
         _say(seen, decision, state, "PodsRunning", f"{place.step.name} {place.phase.name} runs{_failures(child)}", pods_run=True)
     elif not _between_pods(seen, decision, place, child):
@@ -411,14 +413,14 @@ def _queued(seen: Seen, decision: Decision, place: _Place, child: Child) -> None
 def _show_progress(seen: Seen, place: _Place, child: Child) -> None:
     """Finished indexes count also where no pod can be asked."""
     told = seen.progress.get(child.name)
-    if told is not None:
+    if told is not None and told.percent is not None:
         place.step.progress_percent, place.step.eta_seconds = round(told.percent, 1), told.eta_seconds
     elif place.phase.indexes > 1 and child.succeeded:
         place.step.progress_percent = round(100 * child.succeeded / place.phase.indexes, 1)
 
 
 def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
-    """No pod runs: why, and since when. Beyond the start deadline the job is stalled until the cause is gone."""
+    """No pod runs, or not all of a gang: why, and since when. Beyond the start deadline it is stalled until the cause is gone."""
     began = child.started or child.created
     waited = seen.now - began
     deadline = began + timedelta(seconds=seen.job.spec.deadlines.start_seconds)
@@ -430,13 +432,16 @@ def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> Non
         _say(seen, decision, "Running", "PodsCreated", f"{name} is starting")
         return
     reason, message = cause or ("PodsPending", "no pod has started")
+    some = child.incomplete and child.begun
+    if some:
+        message = f"{some} of {child.parallelism} pods have started{f'; {cause[1]}' if cause else ''}"
     late = seen.now >= deadline and child.succeeded == 0
     if not late:
         decision.again(deadline)
     if own is None:
         decision.again(seen.now + timedelta(seconds=EVENTS_SECONDS))
     since = f"; waiting since {stamp(began)}" if late else ""
-    _say(seen, decision, "Stalled" if late else "Waiting", reason, f"{name}: {message}{since}")
+    _say(seen, decision, "Stalled" if late else "Waiting", reason, f"{name}: {message}{since}", pods_run=bool(some))
 
 
 def _frozen(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool:
@@ -449,16 +454,20 @@ def _frozen(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool
         return False
     decision.delete.append(child)
     _count_time(decision.status, place, child, seen.now)
-    message = f"{child.name} stands at {told.percent:.1f} % for {duration(limit.total_seconds())}"
+    where = "has said nothing" if told.percent is None else f"stands at {told.percent:.1f} %"
+    message = f"{child.name} {where} for {duration(limit.total_seconds())}"
     _another_attempt(seen, decision, place, "NoProgress", message)
     return True
 
 
 def _lost(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool:
-    """Pods that a dead node cannot end: the next attempt starts under another name, and they stay harmless."""
+    """Pods that a dead node cannot end: the next attempt starts under another name, and they stay harmless.
+
+    Those of an unreachable node have had `nodeLostAfterSeconds` before they were deleted (pod.py, tolerations).
+    """
     limit = timedelta(seconds=seen.job.spec.node_lost_after_seconds)
     leaving = [pod for pod in child.pods if pod.deleting and pod.disruption]
-    lost = [pod for pod in leaving if pod.deleting and seen.now - pod.deleting >= limit]
+    lost = [pod for pod in leaving if pod.unreachable or (pod.deleting and seen.now - pod.deleting >= limit)]
     if not lost:
         for pod in leaving:
             assert pod.deleting
@@ -498,12 +507,11 @@ def retryable(pod: Pod) -> bool:
 
 
 def cause_of(child: Child) -> tuple[str, str]:
-    """Reason and message of a failed Job: what its first failed pod said, what its exit says, or what the Job says."""
+    """Reason and message of a failed Job: what its failed pods said, what their exit says, or what the Job says."""
     if child.reason == DEADLINE:
         return child.reason, f"{child.name} took longer than deadlines.activeSeconds"
-    failed = [pod for pod in child.pods if pod.phase == "Failed"]
-    told = sorted((pod for pod in failed if pod.message and pod.message.code), key=lambda pod: (pod.finished is None, pod.finished))
-    for pod in told:
+    failed = _telling(child)
+    for pod in (pod for pod in failed if pod.message and pod.message.code):
         assert pod.message
         hint = f"; {pod.message.hint}" if pod.message.hint else ""
         return str(pod.message.code), f"{pod.message.message}{hint}"
@@ -513,6 +521,15 @@ def cause_of(child: Child) -> tuple[str, str]:
     if ended:
         return "ProcessDied", f"{ended.name} ended with exit code {ended.exit_code} and said nothing"
     return child.reason or "JobFailed", child.message
+
+
+def _telling(child: Child) -> list[Pod]:
+    """The failed pods, first those that tell why the Job failed: of the indexes that it gave up, with an exit that ends an index at
+    once, the earliest. Others may have been tried again with success; a disrupted one tells of the disruption alone.
+    """
+    failed = [pod for pod in child.pods if pod.phase == "Failed"]
+    blamed = [pod for pod in failed if not pod.disruption and pod.index in (child.failed_indexes or {pod.index})]
+    return sorted(blamed or failed, key=lambda pod: (retryable(pod), pod.finished is None, pod.finished))
 
 
 def _another_attempt(seen: Seen, decision: Decision, place: _Place, reason: str, message: str, *, disrupted: bool = False) -> None:

@@ -1,7 +1,8 @@
 """/healthz, /readyz and /metrics. Healthy means that the loops turn, not that the process lives.
 
 A loop beats each time it comes round. One that has not for its limit makes /healthz fail, and the kubelet restarts the container.
-An apiserver that does not answer is no reason: every loop goes on trying, and beats.
+An apiserver that does not answer is no reason: every loop goes on trying, and beats. Ready is a replica that stands by while
+another holds the Lease, and a leader that was able to list all that it watches.
 """
 
 import asyncio

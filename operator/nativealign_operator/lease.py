@@ -36,6 +36,11 @@ class Lease:
         self._name, self._namespace = name, namespace
         self._observed: _Observed | None = None
 
+    @property
+    def is_held_by_another(self) -> bool:
+        """Whether it was when it was last looked at."""
+        return self._observed is not None
+
     async def acquire(self, beat: Callable[[], None]) -> None:
         """Returns once the Lease is ours. `beat` is called with each try."""
         while True:

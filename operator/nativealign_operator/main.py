@@ -59,7 +59,12 @@ class Leading:
 
     async def run(self) -> None:
         """Raises whatever ends one of the four; never returns by itself."""
-        await self._resync_once()
+        try:
+            await self._resync_once()
+        except Exception:
+            self._health.ready = False
+            raise
+        self._health.ready = True
         stop = asyncio.Event()
         tasks: list[Coroutine[Any, Any, None]] = [
             shell.watch(self._cache, self._notice, self._settings, stop, self._take_signals),
@@ -156,7 +161,9 @@ class Leading:
                 listed.add(item["metadata"]["uid"])
                 self._cache.put(kind, item)
             await asyncio.sleep(0)
-        self._cache.prune(kind, namespace, listed, version)
+        for key in self._cache.prune(kind, namespace, listed, version):
+            if kind in KINDS:
+                self._notice(key)
 
     async def _progress(self) -> None:
         async with aiohttp.ClientSession(trust_env=False) as session:
@@ -189,7 +196,6 @@ async def supervise(settings: OperatorSettings) -> None:
 
         lease = Lease(cluster, settings.namespace, settings.lease_name, settings.identity, settings.lease_seconds)
         campaign = asyncio.create_task(_campaign(lease, health, metrics, settings, lead))
-        health.ready = True
         waiter = asyncio.create_task(stop.wait())
         await asyncio.wait([campaign, waiter], return_when=asyncio.FIRST_COMPLETED)
         campaign.cancel()
@@ -207,6 +213,7 @@ async def _campaign(
 
     def beat() -> None:
         health.beat(ELECTION, ELECTION_LIMIT)
+        health.ready = health.ready or lease.is_held_by_another
 
     while True:
         await lease.acquire(beat)

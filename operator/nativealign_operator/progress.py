@@ -1,6 +1,7 @@
 """How far running children are: asked from their pods, kept in memory. An answer is never needed; without one none is shown.
 
-A pod serves `/progress` on PROGRESS_PORT while it runs; what it says is checked and bounded, since pods run users' models.
+A pod serves `/progress` on PROGRESS_PORT while it runs; what it says is checked and bounded, since pods run users' models. A pod
+that takes the connection and does not answer stands still as far as can be told; of one that cannot be reached nothing is known.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from nativealign_operator.seen import Child, Pod, Progress
 
 SAMPLED_PODS = 16
 """Indexes of a sharded phase that are asked; of a gang, rank 0 alone."""
-TIMEOUT_SECONDS = 2.0
+TIMEOUT = aiohttp.ClientTimeout(sock_connect=2.0, total=4.0)
 LARGEST_ANSWER = 64 * 1024
 AT_ONCE = 32
 """Pods that are asked at the same time."""
@@ -32,8 +33,13 @@ class Said(BaseModel):
 
     done: int = Field(ge=0)
     total: int = Field(ge=0)
+    alive: int = Field(default=0, ge=0)
     percent: float | None = Field(default=None, ge=0, le=100)
     etaSeconds: float | None = Field(default=None, ge=0, le=10**10)
+
+    def is_further(self, before: "Said") -> bool:
+        """Whether the pod has done more, or has given a sign of life where nothing can be counted."""
+        return (self.done, self.alive) != (before.done, before.alive)
 
 
 @dataclass
@@ -46,15 +52,16 @@ class _Watched:
     said: dict[str, Said]
     changed: datetime
     asked: datetime
+    """When any of the pods last took a connection, at first when the child was newly seen."""
 
     def sampled(self) -> list[Pod]:
         pods = [pod for pod in self.child.pods if pod.phase == "Running" and pod.address]
         return pods[:1] if self.gang else pods[:SAMPLED_PODS]
 
-    def progress(self) -> Progress | None:
+    def progress(self) -> Progress:
         """Of the whole phase: finished indexes count fully, running ones as the sampled say on average."""
         if not self.said:
-            return None
+            return Progress(None, None, self.changed, self.asked)
         running = [pod for pod in self.child.pods if pod.phase == "Running"]
         mean = sum(said.percent or 0.0 for said in self.said.values()) / len(self.said)
         etas = [said.etaSeconds for said in self.said.values() if said.etaSeconds is not None]
@@ -96,8 +103,7 @@ class ProgressBoard:
     def of(self, key: Key) -> dict[str, Progress]:
         """Progress of the job's child, by its name."""
         watched = self._watched.get(key)
-        found = watched.progress() if watched else None
-        return {watched.child.name: found} if watched and found else {}
+        return {watched.child.name: watched.progress()} if watched else {}
 
     async def poll(self, session: aiohttp.ClientSession) -> list[Key]:
         """Asks every running child once; returns the jobs of which there is news, and those that came no further."""
@@ -112,21 +118,26 @@ class ProgressBoard:
             return False
         pods = watched.sampled()
         answers = await asyncio.gather(*(_ask(session, limit, pod) for pod in pods))
-        said = {pod.uid: answer for pod, answer in zip(pods, answers, strict=True) if answer}
-        moved = any(uid not in watched.said or answer.done != watched.said[uid].done for uid, answer in said.items())
+        if not any(heard for heard, _ in answers):
+            return False
+        said = {pod.uid: answer for pod, (_, answer) in zip(pods, answers, strict=True) if answer}
+        moved = any(uid not in watched.said or answer.is_further(watched.said[uid]) for uid, answer in said.items())
         watched.asked = self._clock()
         if moved:
             watched.changed = watched.asked
         news = said != watched.said
         watched.said = said or watched.said
-        return news or (not moved and bool(watched.said))
+        return news or not moved
 
 
-async def _ask(session: aiohttp.ClientSession, limit: asyncio.Semaphore, pod: Pod) -> Said | None:
+async def _ask(session: aiohttp.ClientSession, limit: asyncio.Semaphore, pod: Pod) -> tuple[bool, Said | None]:
+    """Whether the pod took the connection, and what it said."""
     url = f"http://{f'[{pod.address}]' if ':' in str(pod.address) else pod.address}:{PROGRESS_PORT}/progress"
     try:
-        async with limit, session.get(url, timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), allow_redirects=False) as answer:
+        async with limit, session.get(url, timeout=TIMEOUT, allow_redirects=False) as answer:
             content = await answer.content.read(LARGEST_ANSWER + 1)
-        return None if len(content) > LARGEST_ANSWER else Said.model_validate(json.loads(content))
+        return True, None if len(content) > LARGEST_ANSWER else Said.model_validate(json.loads(content))
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        return False, None
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ValidationError):
-        return None
+        return True, None

@@ -46,7 +46,9 @@ class Pod:
     disruption: str | None = None
     """Reason of its condition DisruptionTarget."""
     deleting: datetime | None = None
-    """When its deletion was asked for."""
+    """When the grace of its deletion ends; None where nobody wants it gone."""
+    unreachable: bool = False
+    """Whether it is deleted because nobody can reach its node: it cannot end there."""
     finished: datetime | None = None
 
 
@@ -76,6 +78,8 @@ class Child:
     deleting: bool
     ready: int
     succeeded: int
+    failed_indexes: frozenset[int]
+    """Indexes of a sharded phase that the Job has given up."""
     generation: int
     """Of the job's spec that it was made from; 0 where it does not say."""
     content: str
@@ -86,6 +90,16 @@ class Child:
     def wanted(self) -> bool:
         """Whether its pods are to run now."""
         return not (self.suspended or self.deleting or self.outcome)
+
+    @property
+    def begun(self) -> int:
+        """Pods that have started, ended ones among them."""
+        return max(sum(pod.phase != "Pending" for pod in self.pods), self.ready + self.succeeded)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it is a gang of several nodes that lacks some of its pods, so that the others can only wait for them."""
+        return self.service is not None and self.begun < self.parallelism
 
 
 @dataclass(frozen=True)
@@ -102,8 +116,8 @@ class Stranger:
 class Progress:
     """What the pods of a child said last."""
 
-    percent: float
-    """Of the whole phase, 0 to 100."""
+    percent: float | None
+    """Of the whole phase, 0 to 100; None where none has said anything yet."""
     eta_seconds: float | None
     changed: datetime
     """When any of them last came further."""
@@ -163,6 +177,7 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
         deleting="deletionTimestamp" in metadata,
         ready=status.get("ready", 0),
         succeeded=status.get("succeeded", 0),
+        failed_indexes=_indexes(status.get("failedIndexes", "")),
         generation=int(annotations.get(ANNOTATION_GENERATION, "0")),
         content=annotations.get(ANNOTATION_CONTENT, ""),
         pods=tuple(sorted(map(read_pod, pods), key=lambda pod: (pod.index, pod.name))),
@@ -199,6 +214,7 @@ def read_pod(pod: Json) -> Pod:
         waiting=_waiting(status, container),
         disruption=disruption["reason"] if disruption else None,
         deleting=when(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
+        unreachable="deletionTimestamp" in metadata and _is_unreachable(status, disruption),
         finished=when(ended["finishedAt"]) if ended.get("finishedAt") else None,
     )
 
@@ -206,8 +222,9 @@ def read_pod(pod: Json) -> Pod:
 def silent(children: Iterable[Child], now: datetime) -> str | None:
     """Uid of what events may tell about where a child does not start: a pod that waits without a reason, or a Job without pods."""
     late = timedelta(seconds=PENDING_GRACE_SECONDS)
-    child = next((c for c in children if c.wanted and not c.ready and now - (c.started or c.created) >= late), None)
-    if child is None or any(pod.waiting or pod.phase == "Running" for pod in child.pods):
+    wanted = (c for c in children if c.wanted and now - (c.started or c.created) >= late)
+    child = next((c for c in wanted if c.incomplete or not (c.ready or any(pod.phase == "Running" for pod in c.pods))), None)
+    if child is None or any(pod.waiting for pod in child.pods):
         return None
     return next((pod.uid for pod in child.pods if pod.phase == "Pending" and not pod.deleting), child.uid)
 
@@ -251,6 +268,17 @@ def _waiting(status: Json, container: Json) -> tuple[str, str] | None:
     if waiting and waiting.get("reason") not in IDLE_REASONS:
         return waiting.get("reason", "Waiting"), waiting.get("message", "")
     return None
+
+
+def _is_unreachable(status: Json, disruption: Json | None) -> bool:
+    """Kubernetes marks the pods of a node that it cannot reach as not ready, and then deletes them by the node's taint."""
+    return bool(disruption and disruption["reason"] == "DeletionByTaintManager" and not _condition(status, "Ready"))
+
+
+def _indexes(text: str) -> frozenset[int]:
+    """Of a Job's status, as it writes them: "1,3-5"."""
+    spans = (span.partition("-") for span in text.split(",") if span)
+    return frozenset(index for first, _, last in spans for index in range(int(first), int(last or first) + 1))
 
 
 def _condition(status: Json, kind: str) -> Json | None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.world import ALIGN, PRETRAIN, SETTINGS, World, digest, world
+from tests.world import ALIGN, PRETRAIN, SETTINGS, Json, World, digest, world
 
 from nativealign_api.common import Store
 from nativealign_api.status import JobStatus, StepStatus
@@ -638,12 +638,78 @@ def test_the_pods_of_a_lost_node_are_given_up() -> None:
     seen = pretraining()
     lost = seen.pods[seen.current][1]
     lost["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    lost["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]
+    disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+    lost["status"]["conditions"] = [disruption, {"type": "Ready", "status": "True"}]
     seen.settle()
-    assert seen.current == "pj-web-train-train-0"
-    seen.wait(seen.job.spec.node_lost_after_seconds)
+    assert seen.current == "pj-web-train-train-0"  # a taint of a node that lives: its pods end by themselves
+    lost["status"]["conditions"] = [disruption, {"type": "Ready", "status": "False"}]
     seen.settle()
     assert (seen.current, seen.status.steps[2].failures, seen.status.steps[2].disruptions) == ("pj-web-train-train-1", 0, 1)
+
+
+def test_the_pods_that_outlive_their_grace_are_given_up() -> None:
+    seen = pretraining()
+    late = seen.pods[seen.current][1]
+    late["metadata"]["deletionTimestamp"] = stamp(seen.now + timedelta(seconds=600))  # as Kubernetes sets it: when the grace ends
+    late["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+    seen.wait(600 + seen.job.spec.node_lost_after_seconds - 1)
+    seen.settle()
+    assert seen.current == "pj-web-train-train-0"
+    seen.wait(1)
+    seen.settle()
+    assert (seen.current, seen.status.steps[2].disruptions) == ("pj-web-train-train-1", 1)
+
+
+def test_a_gang_that_lacks_a_pod_waits_and_says_why() -> None:
+    seen = pretraining()
+    gang = seen.pods[seen.current]
+    seen.jobs[seen.current]["status"]["ready"] = 1
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/4 nodes are available"}
+    gang[1] = gang[1] | {"status": {"phase": "Pending", "conditions": [unschedulable]}}
+    seen.settle()
+    told = "train train: 1 of 2 pods have started; 0/4 nodes are available"
+    assert (seen.status.state, ready(seen.status), truths(seen.status)["Running"]) == ("Waiting", ("Unschedulable", told), "True")
+    seen.wait(seen.job.spec.deadlines.start_seconds)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Stalled", "Unschedulable")
+    seen.run(pods=2)
+    seen.settle()
+    assert (seen.status.state, seen.status.steps[2].failures) == ("Running", 0)
+
+
+def test_events_tell_why_a_gang_lacks_a_pod() -> None:
+    seen = pretraining()
+    seen.jobs[seen.current]["status"]["ready"] = 1
+    pod = seen.pods[seen.current][1]
+    pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
+    seen.tell(pod["metadata"]["uid"], "FailedMount", 'secret "s3" not found')
+    seen.wait(60)
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "FailedMount")
+
+
+def test_what_was_tried_again_with_success_is_not_why_a_job_failed() -> None:
+    """Index 3 failed for a while, index 4 was drained, index 7 has data that no attempt can read."""
+    seen = world()
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    seen.fail(65, {"code": "InputUnreadable", "message": "web.jsonl cannot be read"})
+    unreadable = seen.pods[seen.current][0]
+    seen.wait(-60)
+    seen.end_pod(69, {"code": "StoreUnavailable", "message": "no answer"})
+    (passing,) = seen.pods[seen.current]
+    seen.end_pod(75, {"code": "Stopped", "message": "asked to stop"})
+    (drained,) = seen.pods[seen.current]
+    seen.pods[seen.current] = [_at(passing, 3), _at(drained, 4), _at(unreadable, 7)]
+    seen.jobs[seen.current]["status"]["failedIndexes"] = "1,5-7"
+    seen.settle()
+    assert (seen.status.state, ready(seen.status)[0]) == ("Failed", "InputUnreadable")
+
+
+def _at(pod: Json, index: int) -> Json:
+    annotations = {"batch.kubernetes.io/job-completion-index": str(index)}
+    return pod | {"metadata": pod["metadata"] | {"name": f"pod-{index}", "uid": f"uid-{index}", "annotations": annotations}}
 
 
 def test_a_child_knows_what_goes_with_it() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import socket
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import aiohttp
@@ -83,8 +85,7 @@ def test_a_pods_log_tells_how_far_it_is_twice_a_minute(file: Path, capsys: pytes
 
 def test_what_comes_no_further_keeps_its_time(file: Path) -> None:
     file.write_text(json.dumps({"done": 3, "total": 4, "percent": 75.0}))
-    moments = iter([datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(10)])
-    board, found = ProgressBoard(lambda: next(moments)), sharded(running=1, succeeded=0)
+    board, found = board_of_hours(), sharded(running=1, succeeded=0)
     (first,) = polled(found, board).values()
     (second,) = polled(found, board).values()
     assert second.changed == first.changed
@@ -96,13 +97,49 @@ def test_what_comes_no_further_keeps_its_time(file: Path) -> None:
 @pytest.mark.parametrize("said", ["[]", '{"done": -1, "total": 3}', '{"done": 1, "total": 3, "percent": 1e9}'])
 def test_nonsense_is_no_progress(file: Path, said: str) -> None:
     file.write_text(said)
-    assert polled(sharded(running=1, succeeded=0), ProgressBoard()) == {}
+    (told,) = polled(sharded(running=1, succeeded=0), board_of_hours()).values()
+    assert (told.percent, told.asked - told.changed) == (None, timedelta(hours=1))
 
 
-def test_a_pod_that_does_not_answer_is_no_error() -> None:
-    found = sharded(running=1, succeeded=0)
+def board_of_hours() -> ProgressBoard:
+    """Whose clock goes on an hour with each look."""
+    moments = iter([datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(10)])
+    return ProgressBoard(lambda: next(moments))
+
+
+def test_of_a_pod_that_cannot_be_reached_nobody_knows_that_it_stands_still() -> None:
+    found, board = sharded(running=1, succeeded=0), board_of_hours()
     found.pods[found.current][0]["status"]["podIP"] = "127.9.8.6"
-    assert polled(found, ProgressBoard()) == {}
+    for _ in range(3):
+        (told,) = polled(found, board).values()
+        assert (told.percent, told.asked - told.changed) == (None, timedelta(0))
+
+
+def test_a_pod_that_takes_the_connection_and_does_not_answer_stands_still() -> None:
+    found, board = sharded(running=1, succeeded=0), board_of_hours()
+    found.pods[found.current][0]["status"]["podIP"] = "127.9.8.5"
+    with socket.create_server(("127.9.8.5", PROGRESS_PORT)):  # nobody accepts, as where a process is stopped
+        (told,) = polled(found, board).values()
+    assert (told.percent, told.asked - told.changed) == (None, timedelta(hours=1))
+
+
+def test_a_sign_of_life_keeps_what_cannot_be_counted_from_standing_still(file: Path) -> None:
+    found, board = sharded(running=1, succeeded=0), board_of_hours()
+    progress = Progress(file, clock=count(0, 10).__next__, step="export", phase="export", index=0)
+    progress.begin(1, "model")
+    (first,) = polled(found, board).values()
+    progress.alive()
+    (second,) = polled(found, board).values()
+    assert (second.percent, second.changed > first.changed) == (first.percent, True)
+
+
+def test_who_never_began_adds_signs_of_life_to_what_another_says(file: Path) -> None:
+    rank, node = (Progress(file, clock=count(0, 10).__next__, step="train", phase="train", index=0) for _ in range(2))
+    rank.begin(40, "steps")
+    rank.advance(10)
+    before = json.loads(file.read_text())
+    node.alive()
+    assert json.loads(file.read_text()) == before | {"alive": before["alive"] + 1}
 
 
 def test_of_a_gang_rank_0_alone_is_asked(file: Path) -> None:

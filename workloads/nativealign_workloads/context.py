@@ -66,6 +66,11 @@ class Context:
         return f"{self.job.step} {self.job.phase} {self.index}"
 
     def check_stop(self) -> None:
+        """A loop comes round, which is a sign of life. Raises StoppedError once SIGTERM came."""
+        self.progress.alive()
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
         """Raises StoppedError once SIGTERM came."""
         if self.stop.is_set():
             raise StoppedError("Stopped", f"{self.name} was asked to stop", "run it again to go on")

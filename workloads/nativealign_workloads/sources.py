@@ -134,7 +134,7 @@ def model_folder(context: Context, name: str, *, tokenizer_only: bool = False) -
     if listing:
         fetch_pinned(context, listing, partial, wanted)
     else:
-        fetch_folder(context.store, manifest(context.store, prefix)["shards"][0], "model", partial)
+        fetch_folder(context, manifest(context.store, prefix)["shards"][0], "model", partial)
     try:
         partial.rename(target)
     except OSError:
@@ -157,5 +157,6 @@ def fetch_pinned(
         key = f"{source.folder}{file.key}"
         path = target / file.key.removeprefix(f"{source.pattern}/")
         path.parent.mkdir(parents=True, exist_ok=True)
+        context.check_stop()
         source.store.download(key, path)
     return target

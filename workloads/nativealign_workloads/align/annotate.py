@@ -193,7 +193,7 @@ def _pair(conduct: Conduct, piece: Piece, reply: Reply) -> Json:
 def _tokenizer(context: Context, drawn: Json) -> Path:
     if "worker.base" in context.job.inputs:
         return model_folder(context, "worker.base", tokenizer_only=True) / "tokenizer.json"
-    return fetch_folder(context.store, drawn, "tokenizer", context.scratch / "tokenizer") / "tokenizer.json"
+    return fetch_folder(context, drawn, "tokenizer", context.scratch / "tokenizer") / "tokenizer.json"
 
 
 def commit(context: Context) -> Json:

@@ -43,6 +43,9 @@ SHOWN_CHARACTERS = 1500
 
 JUDGE_TOKENS = 128
 
+SIDES = {"Before": "origin", "After": "rewritten"}
+"""A measure's suffix, and the field of the text."""
+
 Kept = tuple[int, int]
 """How many of a document's items are kept, and how many there are."""
 
@@ -57,23 +60,27 @@ def _measure(shard: ShardCommit) -> Json:
     context = shard.context
     settings = context.job.require("assess", Assess)
     rows = draw(_rows(context), settings.documents, settings.seed)
-    context.progress.begin(len(rows), "documents")
+    models = [settings.perplexity_model, settings.toxicity_model, settings.judge]
+    context.progress.begin(len(rows) * (1 + sum(model is not None for model in models)), "documents measured")
     conduct, _ = pinned_conduct(context)
     kept = kept_items(rows, conduct)
     measures: dict[str, list[float]] = preservation(rows, kept)
+    context.progress.advance(len(rows))
     if settings.perplexity_model:
         measures |= _perplexity(context, rows)
+        context.progress.advance(len(rows))
     if settings.toxicity_model:
         measures |= _toxicity(context, rows, settings.toxicity_model.toxic_labels)
+        context.progress.advance(len(rows))
     bill, agreements = {"usage": usage([])}, Json()
     if settings.judge:
         judged, bill = _judge(context, conduct, rows, settings)
+        context.progress.advance(len(rows))
         measures |= {judge_measure(aspect): mean_of_orders(*orders) for aspect, orders in judged.items()}
         agreements = {judge_measure(aspect): agreement(*orders, settings.seed) for aspect, orders in judged.items()}
     for number, row in enumerate(rows):
         values = {name: values[number] for name, values in measures.items()}
         shard.part("measures").add({"id": row["id"], **values})
-    context.progress.advance(len(rows))
     facts: Json = {
         "documents": len(rows),
         "measures": {name: summarize(values, settings.seed) for name, values in measures.items()},
@@ -154,14 +161,19 @@ def kept_of_all(kept: list[Kept]) -> float | None:
     return sum(found for found, _ in kept) / every if every else None
 
 
+def _texts(context: Context, rows: list[Json], side: str) -> Iterator[tuple[str, str]]:
+    for row in rows:
+        context.check_stop()
+        yield row["id"], row[side]
+
+
 def _perplexity(context: Context, rows: list[Json]) -> dict[str, list[float]]:
     from nativealign_workloads.align.perplexity import perplexities
 
     folder = model_folder(context, "assess.perplexityModel")
-    sides = {"Before": "origin", "After": "rewritten"}
     return {
-        f"perplexity{side}": [value for _, value in perplexities(folder, ((row["id"], row[name]) for row in rows), context.device)]
-        for side, name in sides.items()
+        f"perplexity{side}": [value for _, value in perplexities(folder, _texts(context, rows, name), context.device)]
+        for side, name in SIDES.items()
     }
 
 
@@ -169,10 +181,7 @@ def _toxicity(context: Context, rows: list[Json], labels: list[str]) -> dict[str
     from nativealign_workloads.align.toxicity import Classifier
 
     classifier = Classifier(model_folder(context, "assess.toxicityModel"), labels, context.device)
-    return {
-        "toxicityBefore": classifier.score([row["origin"] for row in rows]),
-        "toxicityAfter": classifier.score([row["rewritten"] for row in rows]),
-    }
+    return {f"toxicity{side}": classifier.score(text for _, text in _texts(context, rows, name)) for side, name in SIDES.items()}
 
 
 def _judge(context: Context, conduct: Conduct, rows: list[Json], settings: Assess) -> tuple[dict[str, tuple[Values, Values]], Json]:

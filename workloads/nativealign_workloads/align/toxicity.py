@@ -1,5 +1,7 @@
 """Toxicity of texts under a sequence classifier of transformers. Called by assess."""
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from nativealign_workloads.errors import ConfigError, UsageError
@@ -31,9 +33,12 @@ class Classifier:
             raise UsageError("UnknownLabel", f"the toxicity model has no label {', '.join(missing)}", f"it has: {', '.join(known)}")
         self._columns = [known[label] for label in labels]
 
-    def score(self, texts: list[str]) -> list[float]:
+    def score(self, texts: Iterable[str]) -> list[float]:
         """One value in 0..1 for each text; texts are cut at 512 tokens."""
-        return [value for start in range(0, len(texts), BATCH) for value in self._batch(texts[start : start + BATCH])]
+        left, values = iter(texts), list[float]()
+        while batch := list(islice(left, BATCH)):
+            values += self._batch(batch)
+        return values
 
     def _batch(self, texts: list[str]) -> list[float]:
         import torch

@@ -40,7 +40,7 @@ def train(context: Context) -> Json:
     settings = context.job.require("worker.train", WorkerTraining)
     base = context.job.require("worker.base", BaseModelSource)
     annotated = manifest(context.store, context.job.inputs["annotate"])["shards"][0]
-    tokenizer = fetch_folder(context.store, annotated, "tokenizer", context.scratch / "tokenizer")
+    tokenizer = fetch_folder(context, annotated, "tokenizer", context.scratch / "tokenizer")
     model = base_model(context, base, "worker.base", tokenizer)
     rows, chosen = write_samples(context, model, settings)
     lora = {"lora_rank": settings.lora.rank, "lora_alpha": settings.lora.alpha} if settings.lora else {}

@@ -70,6 +70,6 @@ def answered(
 
 def _result(context: Context, future: Future[list[T]]) -> list[T]:
     while not future.done():
-        context.check_stop()
+        context.stop_if_asked()
         wait([future], timeout=1)
     return future.result()

@@ -133,6 +133,7 @@ class ShardCommit:
     def _upload(self, name: str, path: Path, rows: int) -> Json:
         stem, _, suffix = name.partition(".")
         key = f"{self.prefix}/{self.context.job.phase}/{stem}-{self.index:05d}-{self.context.writer}.{suffix}"
+        self.context.progress.alive()
         self.context.store.upload(key, path)
         return {"key": key, "bytes": path.stat().st_size, "rows": rows, "xxh3": file_sum(path)}
 
@@ -220,13 +221,14 @@ def count_rows(records: Iterable[Json], part: str) -> int:
     return sum(record["parts"].get(f"{part}.jsonl.zst", {"rows": 0})["rows"] for record in records)
 
 
-def fetch_folder(store: ObjectStore, record: Json, name: str, target: Path) -> Path:
+def fetch_folder(context: Context, record: Json, name: str, target: Path) -> Path:
     """Brings the part `name/...` of a shard's record, or of a manifest's shard, into a local folder."""
     for part, found in record["parts"].items():
         if part.startswith(f"{name}/"):
+            context.check_stop()
             path = target / part.removeprefix(f"{name}/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            store.download(found["key"], path)
+            context.store.download(found["key"], path)
     return target
 
 

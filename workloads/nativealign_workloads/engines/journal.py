@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from nativealign_workloads.engines.billing import Json, billed_together
@@ -69,10 +69,14 @@ class Batch:
 
 
 class Journal:
-    """What is known of one shard's requests to one engine. Its methods that wait belong to one event loop."""
+    """What is known of one shard's requests to one engine. Its methods that wait belong to one event loop.
 
-    def __init__(self, store: ObjectStore, prefix: str, writer: str) -> None:
+    `alive` is called with each write: answers come on, whatever asks for them.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str, writer: str, alive: Callable[[], None] = lambda: None) -> None:
         self._store, self._prefix, self._writer = store, prefix, writer
+        self.alive = alive
         self._read: set[str] = set()
         self._open: dict[str, int] = {}
         self._settled: set[str] = set()
@@ -232,6 +236,7 @@ class Journal:
         key = f"{self._prefix}/{self._writer}-{len(self._read):06d}.json"
         self._read.add(key)
         self._store.create(key, json.dumps(entry, ensure_ascii=False).encode())
+        self.alive()
         return key
 
 

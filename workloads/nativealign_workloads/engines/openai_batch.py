@@ -154,6 +154,7 @@ class OpenAIBatchEngine:
         pause = FIRST_POLL
         while True:
             found = self._call(lambda: self._client.batches.retrieve(identifier))
+            self._journal.alive()  # a batch may take the endpoint a day
             if found.status in ("completed", "failed", "expired", "cancelled"):
                 return found
             self._pause(pause)

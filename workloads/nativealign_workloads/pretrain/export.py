@@ -16,7 +16,7 @@ def run(context: Context) -> Json:
         return {"skipped": True}
     context.progress.begin(1, "model")
     trained = manifest(context.store, context.job.inputs["train"])
-    folder = fetch_folder(context.store, trained["shards"][0], "model", context.scratch / "model")
+    folder = fetch_folder(context, trained["shards"][0], "model", context.scratch / "model")
     parameters = prove(folder)
     (folder / "README.md").write_text(card(trained, parameters), encoding="utf-8")
     shard.folder("model", folder)

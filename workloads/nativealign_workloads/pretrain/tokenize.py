@@ -128,7 +128,7 @@ def load_tokenizer(context: Context) -> Any:
     from tokenizers import Tokenizer
 
     (record,) = shard_records(context, "tokenizer", 1)
-    folder = fetch_folder(context.store, record, "tokenizer", context.scratch / "tokenizer")
+    folder = fetch_folder(context, record, "tokenizer", context.scratch / "tokenizer")
     loaded = Tokenizer.from_file(str(folder / "tokenizer.json"))
     stated = json.loads((folder / "tokenizer_config.json").read_text()).get("eos_token")
     end = loaded.token_to_id(stated["content"] if isinstance(stated, dict) else stated or "")

@@ -31,7 +31,7 @@ def run(context: Context) -> Json:
     )
     mix = Mix(sources, read("seed", int))
     mix.require(steps * batch)
-    tokenizer = fetch_folder(context.store, tokenized["shards"][0], "tokenizer", context.scratch / "tokenizer")
+    tokenizer = fetch_folder(context, tokenized["shards"][0], "tokenizer", context.scratch / "tokenizer")
     checkpoints = read("checkpoints", Checkpoints)
     settings = settings_from(
         read("optimizer", Optimizer),

@@ -8,7 +8,7 @@ What has no manifest does not exist. This file moves files and knows no DeepSpee
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,10 +47,11 @@ class Checkpoint:
 
 
 class ObjectCheckpoints:
-    """The checkpoints of one run under `prefix`."""
+    """The checkpoints of one run under `prefix`. `alive` is called for each file that is moved."""
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, store: ObjectStore, prefix: str, alive: Callable[[], None] = lambda: None) -> None:
         self._store, self._prefix = store, prefix.rstrip("/")
+        self._alive = alive
 
     def new_name(self, step: int) -> str:
         """A name for one save; another each time, so that nobody ever writes into somebody else's checkpoint."""
@@ -60,6 +61,7 @@ class ObjectCheckpoints:
         """Upload files into the checkpoint `name`; it does not exist before `commit`."""
         files = []
         for path in paths:
+            self._alive()
             self._store.upload(f"{self._prefix}/{name}/{path.name}", path)
             files.append(File(path.name, path.stat().st_size, checksum(path)))
         return files
@@ -84,6 +86,7 @@ class ObjectCheckpoints:
         """Download files of a checkpoint into `folder`; returns what is wrong with them, or None."""
         for file in files:
             path = folder / file.name
+            self._alive()
             try:
                 self._store.download(f"{self._prefix}/{checkpoint.name}/{file.name}", path)
             except NotFound:
