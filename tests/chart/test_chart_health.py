@@ -1,4 +1,6 @@
-"""The table of situations, judged by kstatus and by Argo CD's own Lua runner with the script that the chart ships."""
+"""The table of situations, judged by kstatus, by Flux with the expressions and by Argo CD's own Lua runner with the script that the
+chart ships.
+"""
 
 import json
 import subprocess
@@ -7,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.cluster.build import binary
 from tests.world import ALIGN, PRETRAIN, World, world
 
 from nativealign_api.status import JobStatus
 from nativealign_operator.conditions import say
 
-LUA = Path(__file__).parents[2] / "charts" / "nativealign" / "files" / "argocd-health.lua"
+FILES = Path(__file__).parents[2] / "charts" / "nativealign" / "files"
+LUA = (FILES / "argocd-health.lua").read_text()
+FLUX = {entry["kind"]: entry for entry in yaml.safe_load((FILES / "flux-health.yaml").read_text())["healthCheckExprs"]}
 
 
 def waiting() -> World:
@@ -111,26 +116,26 @@ def edited() -> World:
     return found
 
 
-SITUATIONS: list[tuple[Callable[[], World], str, str, str]] = [
-    (world, "Waiting", "InProgress", "Progressing"),
-    (edited, "Running", "InProgress", "Progressing"),
-    (waiting, "Waiting", "Current", "Progressing"),
-    (queued, "Queued", "Current", "Progressing"),
-    (running, "Running", "Current", "Progressing"),
-    (retrying, "Retrying", "Current", "Progressing"),
-    (resumed, "Running", "Current", "Progressing"),
-    (suspended, "Suspended", "Current", "Suspended"),
-    (complete, "Complete", "Current", "Healthy"),
-    (failed, "Failed", "Failed", "Degraded"),
-    (gate_failed, "GateFailed", "Failed", "Degraded"),
-    (invalid, "Invalid", "Failed", "Degraded"),
-    (upstream_failed, "Stalled", "Failed", "Degraded"),
-    (secret_missing, "Stalled", "Failed", "Degraded"),
+SITUATIONS: list[tuple[Callable[[], World], str, str, str, str]] = [
+    (world, "Waiting", "InProgress", "InProgress", "Progressing"),
+    (edited, "Running", "InProgress", "InProgress", "Progressing"),
+    (waiting, "Waiting", "Current", "InProgress", "Progressing"),
+    (queued, "Queued", "Current", "InProgress", "Progressing"),
+    (running, "Running", "Current", "InProgress", "Progressing"),
+    (retrying, "Retrying", "Current", "InProgress", "Progressing"),
+    (resumed, "Running", "Current", "InProgress", "Progressing"),
+    (suspended, "Suspended", "Current", "Current", "Suspended"),
+    (complete, "Complete", "Current", "Current", "Healthy"),
+    (failed, "Failed", "Failed", "Failed", "Degraded"),
+    (gate_failed, "GateFailed", "Failed", "Failed", "Degraded"),
+    (invalid, "Invalid", "Failed", "Failed", "Degraded"),
+    (upstream_failed, "Stalled", "Failed", "Failed", "Degraded"),
+    (secret_missing, "Stalled", "Failed", "Failed", "Degraded"),
 ]
 
 
 def judged(objects: list[dict[str, Any]]) -> list[dict[str, str]]:
-    lines = "".join(json.dumps({"object": item, "lua": LUA.read_text()}) + "\n" for item in objects)
+    lines = "".join(json.dumps({"object": item, "flux": FLUX[item["kind"]], "lua": LUA}) + "\n" for item in objects)
     done = subprocess.run([binary("judges")], input=lines, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -147,10 +152,10 @@ def test_every_situation_is_seen_as_the_table_says() -> None:
     worlds = [make() for make, *_ in SITUATIONS]
     answers = judged([as_stored(found) for found in worlds])
     found = [
-        (make.__name__, one.status.state, answer["kstatus"], answer["argocd"])
+        (make.__name__, one.status.state, answer["kstatus"], answer["flux"], answer["argocd"])
         for (make, *_), one, answer in zip(SITUATIONS, worlds, answers, strict=True)
     ]
-    assert found == [(make.__name__, state, kstatus, argocd) for make, state, kstatus, argocd in SITUATIONS]
+    assert found == [(make.__name__, *expected) for make, *expected in SITUATIONS]
 
 
 @pytest.mark.parametrize(("make", "message"), [(failed, "no file"), (suspended, "spec.suspend is set")])

@@ -34,12 +34,6 @@ def test_argo_cd_gets_the_charts_health_script_for_every_kind() -> None:
     assert config["data"] == {f"resource.customizations.health.nativealign.dev_{kind}": script for kind in kinds}
 
 
-def test_flux_gets_the_charts_health_expressions() -> None:
-    (jobs,) = documents(EXAMPLES / "flux" / "jobs.yaml")
-    (shipped,) = documents(FILES / "flux-health.yaml")
-    assert jobs["spec"]["healthCheckExprs"] == shipped["healthCheckExprs"]
-
-
 def test_the_chart_takes_the_examples_values() -> None:
     (application, _) = of_kind(EXAMPLES / "argocd" / "applications.yaml", "Application")
     (release,) = of_kind(EXAMPLES / "flux" / "nativealign.yaml", "HelmRelease")

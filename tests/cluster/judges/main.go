@@ -1,27 +1,33 @@
-// Command judges tells how others see a status: kstatus (kubectl, Flux, Helm) and Argo CD's own Lua runner.
+// Command judges tells how others see a status: kstatus (kubectl, Flux, Helm), Flux by its health expressions (CEL), and Argo CD's own
+// Lua runner.
 //
-// It reads one JSON object a line from standard input, each {"object": …, "lua": "…"}, and writes one JSON object a line:
-// {"kstatus": "Current", "argocd": "Healthy", "message": "…"}.
+// It reads one JSON object a line from standard input, each {"object": …, "flux": {"current": "…", …}, "lua": "…"}, and writes one JSON
+// object a line: {"kstatus": "Current", "flux": "Current", "argocd": "Healthy", "message": "…"}.
 package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"log"
 	"os"
 
 	"github.com/argoproj/argo-cd/v3/util/lua"
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"github.com/fluxcd/pkg/apis/kustomize"
+	"github.com/fluxcd/pkg/runtime/cel"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 type question struct {
-	Object unstructured.Unstructured `json:"object"`
-	Lua    string                    `json:"lua"`
+	Object unstructured.Unstructured        `json:"object"`
+	Flux   kustomize.HealthCheckExpressions `json:"flux"`
+	Lua    string                           `json:"lua"`
 }
 
 type answer struct {
 	Kstatus string `json:"kstatus"`
+	Flux    string `json:"flux"`
 	ArgoCD  string `json:"argocd"`
 	Message string `json:"message"`
 }
@@ -31,12 +37,20 @@ func judge(asked question) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	evaluator, err := cel.NewStatusEvaluator(&asked.Flux)
+	if err != nil {
+		return answer{}, err
+	}
+	waited, err := evaluator.Evaluate(context.Background(), &asked.Object)
+	if err != nil {
+		return answer{}, err
+	}
 	machine := lua.VM{UseOpenLibs: false}
 	health, err := machine.ExecuteHealthLua(&asked.Object, asked.Lua)
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{string(seen.Status), string(health.Status), health.Message}, nil
+	return answer{string(seen.Status), string(waited.Status), string(health.Status), health.Message}, nil
 }
 
 func main() {
