@@ -374,9 +374,9 @@ class Deadlines(Model):
     """How long a step may take. Each counts for one attempt."""
 
     start_seconds: Annotated[int, Field(ge=10, le=2_592_000)] = 3600
-    """From the pod's creation to its first sign of life, in seconds."""
+    """Until a pod of a phase runs, and of a gang all; in seconds. Beyond it the job is stalled, and goes on when they run."""
     progress_seconds: Annotated[int, Field(ge=10, le=2_592_000)] = 3600
-    """Without any progress, in seconds."""
+    """Without any sign of life from the pods that can be reached, in seconds. Beyond it the attempt has failed."""
     active_seconds: Annotated[int, Field(ge=10, le=31_536_000)] | None = None
     """In all, in seconds."""
 
@@ -397,7 +397,7 @@ class JobSpec(Model):
     retries: Annotated[int, Operational, Field(ge=0, le=100)] = 3
     """Further attempts for each shard (gang steps: for each step) after a failure that may pass."""
     node_lost_after_seconds: Annotated[int, Operational, Field(ge=10, le=86400)] = 300
-    """When the pods of an unreachable node are given up, in seconds."""
+    """When the pods of a node are given up that Kubernetes finds unreachable, in seconds since then."""
     deadlines: Annotated[Deadlines, Operational] = Deadlines()
     """Time limits."""
     image: Annotated[str | None, Operational, StringConstraints(max_length=512)] = None

@@ -115,13 +115,13 @@ def test_the_rights_are_enough_for_the_operator(releases: Releases, values: dict
     plane = releases.plane
     releases.install("demo", "system", values)
     manifest = releases.run("get", "manifest", "demo", "--namespace", "system")
-    with operator(plane, manifest, tmp_path) as metrics:
+    with operator(plane, manifest, tmp_path) as ask:
         try:
             created, job = plane.request("POST", "/apis/nativealign.dev/v1alpha1/namespaces/team-a/alignjobs", JOB)
             assert created == 201, job
             wait(lambda: plane.request("GET", "/apis/batch/v1/namespaces/team-a/jobs")[1]["items"])
             wait(lambda: plane.request("GET", "/api/v1/namespaces/team-a/events")[1]["items"])
-            assert "nativealign_leader 1.0" in metrics()
+            assert "nativealign_leader 1.0" in ask("metrics")[1]
             assert plane.request("GET", "/apis/nativealign.dev/v1alpha1/namespaces/team-a/alignjobs/web")[1]["status"]["state"]
             log = (tmp_path / "operator.log").read_text()
             assert "forbidden" not in log.lower(), log
@@ -129,6 +129,19 @@ def test_the_rights_are_enough_for_the_operator(releases: Releases, values: dict
         finally:
             for kind in ("alignjobs.nativealign.dev", "jobs", "configmaps", "events"):
                 plane.kubectl("delete", kind, "--all", "--namespace=team-a", "--wait=false")
+
+
+def test_an_operator_without_its_rights_is_not_ready_until_it_has_them(releases: Releases, tmp_path: Path) -> None:
+    releases.install("demo", "system", {})
+    manifest = releases.run("get", "manifest", "demo", "--namespace", "system")
+    (binding,) = [value for value in yaml.safe_load_all(manifest) if value and value["kind"] == "ClusterRoleBinding"]
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+    assert releases.plane.request("DELETE", f"{path}/{binding['metadata']['name']}")[0] == 200
+    with operator(releases.plane, manifest, tmp_path) as ask:
+        wait(lambda: "cannot list resource" in (tmp_path / "operator.log").read_text())
+        assert (ask("readyz"), ask("healthz")) == ((503, "starting\n"), (200, "ok\n"))
+        assert releases.plane.request("POST", path, binding)[0] == 201
+        wait(lambda: ask("readyz")[0] == 200)
 
 
 def wait(look: Any) -> None:
@@ -140,7 +153,7 @@ def wait(look: Any) -> None:
 
 @contextmanager
 def operator(plane: ControlPlane, manifest: str, folder: Path) -> Iterator[Any]:
-    """The operator as its pod would run: the Deployment's environment, its ServiceAccount's token. Yields how to get /metrics."""
+    """The operator as its pod would run: the Deployment's environment, its ServiceAccount's token. Yields how to ask it."""
     port = free_port()
     given = environment([value for value in yaml.safe_load_all(manifest) if value])
     fields = {"metadata.namespace": "system", "metadata.name": "demo-0"}
@@ -155,12 +168,18 @@ def operator(plane: ControlPlane, manifest: str, folder: Path) -> Iterator[Any]:
     with (folder / "operator.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "nativealign_operator"], env=env, stdout=log, stderr=log)
 
-    def metrics() -> str:
+    def ask(path: str) -> tuple[int, str]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        return str(opener.open(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode())
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except urllib.error.URLError:
+            return 0, ""
 
     try:
-        yield metrics
+        yield ask
     finally:
         # how it stops is not what is tested here
         process.kill()

@@ -46,9 +46,9 @@ class Site:
     def manifest(self, kind: str, name: str, spec: Json) -> Json:
         return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, "namespace": self.namespace}, "spec": spec}
 
-    def apply(self, kind: str, name: str, spec: Json) -> Json:
+    def apply(self, kind: str, name: str, spec: Json, manager: str = "user") -> Json:
         """As by `kubectl apply --server-side`."""
-        query = "?fieldManager=user&force=true&fieldValidation=Strict"
+        query = f"?fieldManager={manager}&force=true&fieldValidation=Strict"
         manifest = self.manifest(kind, name, spec)
         path = path_of(kind, self.namespace, name) + query
         status, found = self.plane.request("PATCH", path, manifest, form="application/apply-patch+yaml")
