@@ -180,10 +180,19 @@ def _go_on(seen: Seen, decision: Decision, settings: RenderSettings) -> None:
         return
     place = _place(seen, decision.status)
     assert place
+    decision.delete += [child for child in seen.children if _is_superseded(child, place.step)]
     if seen.job.spec.suspend:
         _suspend(seen, decision, place)
     else:
         _look_after(seen, decision, place, settings)
+
+
+def _is_superseded(child: Child, step: StepStatus) -> bool:
+    """Whether it runs on though a later attempt has taken its place, as where an operator died before it deleted it.
+
+    True by an old status, too: attempts only grow.
+    """
+    return child.step == step.name and child.attempt < step.attempt and not (child.outcome or child.deleting)
 
 
 def _place(seen: Seen, status: JobStatus) -> _Place | None:
@@ -274,6 +283,9 @@ def _look_after(seen: Seen, decision: Decision, place: _Place, settings: RenderS
     child, step = place.child, place.step
     if child is None:
         _create(seen, decision, place, settings)
+    elif step.state == "Suspended":  # what was stopped ends before the next attempt goes on from there
+        decision.delete += [] if child.deleting else [child]
+        _say(seen, decision, "Waiting", "ChildDeleted", f"{child.name} ends first")
     elif child.outcome == "Failed":
         _count_time(decision.status, place, child, seen.now)
         _failed(seen, decision, place, child)
@@ -575,7 +587,9 @@ def _finish(seen: Seen, decision: Decision, state: str, reason: str, message: st
 
 
 def _after_the_end(seen: Seen, decision: Decision) -> None:
-    """The object stays; its Jobs go when their time is over."""
+    """The object stays; nothing runs any more, and its Jobs go when their time is over."""
+    left = [child for child in seen.children if not child.deleting]
+    decision.delete += [child for child in left if not child.outcome and child not in decision.delete]
     ttl = seen.job.spec.ttl_seconds_after_finished
     if ttl is None or not decision.status.completion_time:
         return
@@ -583,7 +597,7 @@ def _after_the_end(seen: Seen, decision: Decision) -> None:
     if seen.now < over:
         decision.again(over)
     else:
-        decision.delete += [child for child in seen.children if not child.deleting]
+        decision.delete += [child for child in left if child not in decision.delete]
 
 
 SILENT = {"Running", "Waiting", "Retrying"}

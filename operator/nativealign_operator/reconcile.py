@@ -207,12 +207,12 @@ class Reconciler:
         decision.again(self._clock() + timedelta(seconds=0 if news else REFUSED_SECONDS))
 
     async def _delete(self, namespace: str, child: Child) -> None:
-        """The Job with its pods, and what was made for it."""
-        await self._cluster.delete(path_of("Job", namespace, child.name), child.uid)
+        """What was made for it, then the Job with its pods: as long as that is there it can be told what else is."""
         if child.config_map:
             await self._cluster.delete(path_of("ConfigMap", namespace, child.config_map))
         if child.service:
             await self._cluster.delete(path_of("Service", namespace, child.service))
+        await self._cluster.delete(path_of("Job", namespace, child.name), child.uid)
 
     async def _tell(self, key: Key, value: Json, event: Event) -> None:
         now = stamp(self._clock())

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,9 +60,28 @@ JOBS: dict[str, Json] = {
     },
     "EvalJob": {"model": {"uri": "s3://models/base"}, "data": {"uri": "s3://benchmarks"}, "benchmarks": [{"name": "exams-ar"}]},
 }
+UPSTREAM: dict[str, tuple[str, Json]] = {
+    "PretrainJob": ("AlignJob", {"mix": [{"alignJob": "web"}], "trainResources": {"nodes": 2}}),
+    "EvalJob": ("PretrainJob", {"model": {"pretrainJob": "web"}}),
+}
+"""By kind what it refers to, a complete job, and the fields that do; as in the quickstart, but for a gang of two nodes."""
+HELD = {"EvalJob": ("report", "ej-web-report-report-0")}
+"""The step, and its child, in which a job is suspended and goes on."""
+WRITES: dict[str, list[str]] = {
+    "PATCH status": list(KINDS),
+    "POST configmaps": list(KINDS),
+    "POST jobs": list(KINDS),
+    "POST events": list(KINDS),
+    "POST services": ["PretrainJob"],
+    "DELETE jobs": ["EvalJob"],
+    "DELETE configmaps": ["EvalJob"],
+}
+"""The kinds of the operator's writes, and the kinds of jobs that have them here."""
 MODELS = ("worker.base", "base", "model", "baseline", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel")
 INPUTS = ("corpora", "conduct", "data", "mix/web", *MODELS)
 """Inputs that a played inspect pins."""
+UID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+MERGE = "application/merge-patch+json"
 TIMES = ("lastTransitionTime", "startTime", "completionTime", "seconds", "stepSeconds", "acceleratorSeconds")
 
 
@@ -174,15 +194,52 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
     """One job of a kind in a namespace of its own, with an operator and a proxy of its own."""
     api = plane.anew()
     namespace = str(api.request("POST", "/api/v1/namespaces", {"metadata": {"generateName": "fault-"}})[1]["metadata"]["name"])
-    manifest = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "web"}, "spec": JOBS[kind] | {"store": STORE}}
-    code, answer = api.request("POST", path_of(kind, namespace), manifest)
-    assert code == 201, answer
+    upstream, references = UPSTREAM.get(kind, ("", {}))
+    if upstream:
+        create(api, upstream, namespace, JOBS[upstream])
+        api.request("PATCH", f"{path_of(upstream, namespace, 'web')}/status", {"status": completed(upstream)}, form=MERGE)
+    create(api, kind, namespace, JOBS[kind] | references)
+    step, child = HELD.get(kind, ("", ""))
+    pods.held.add(f"{namespace}/{step}")
     with proxy(plane, fault) as between, operating(api, s3, folder / namespace, namespace, between):
+        if child:
+            suspend_and_resume(api, kind, namespace, child)
+        pods.held.discard(f"{namespace}/{step}")
         until_finished(api, kind, namespace)
         outcome = outcome_of(api, kind, namespace)
     # or every look at the living pods goes through those of all runs before
     api.request("DELETE", f"{path_of('Pod', namespace)}?gracePeriodSeconds=0")
     return Run(outcome, between.writes, between.events, between.struck, pods.twice(namespace))
+
+
+def create(api: ControlPlane, kind: str, namespace: str, spec: Json) -> None:
+    manifest = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "web"}, "spec": spec | {"store": STORE}}
+    code, answer = api.request("POST", path_of(kind, namespace), manifest)
+    assert code == 201, answer
+
+
+def completed(kind: str) -> Json:
+    """The status of a job that has gone through all its steps."""
+    found = world(kind, JOBS[kind])
+    found.finish()
+    return found.status.dump()
+
+
+def suspend_and_resume(api: ControlPlane, kind: str, namespace: str, child: str) -> None:
+    """While the pod of a child runs."""
+    path = path_of(kind, namespace, "web")
+
+    def runs() -> bool:
+        code, found = api.request("GET", path_of("Job", namespace, child))
+        return code == 200 and bool(found.get("status", {}).get("ready"))
+
+    def is_suspended() -> bool:
+        return bool(api.request("GET", path)[1]["status"].get("state") == "Suspended")
+
+    poll(runs, f"{child} in {namespace}", WAIT_SECONDS, str)
+    api.request("PATCH", path, {"spec": {"suspend": True}}, form=MERGE)
+    poll(is_suspended, f"suspension in {namespace}", WAIT_SECONDS, str)
+    api.request("PATCH", path, {"spec": {"suspend": False}}, form=MERGE)
 
 
 @contextmanager
@@ -227,13 +284,18 @@ def until_finished(api: ControlPlane, kind: str, namespace: str, name: str = "we
 def outcome_of(api: ControlPlane, kind: str, namespace: str) -> Json:
     """The object and its children, without what differs between any two runs."""
     job = api.request("GET", path_of(kind, namespace, "web"))[1]
-    names = {
-        item: sorted(one["metadata"]["name"] for one in api.request("GET", path_of(item, namespace))[1]["items"])
-        for item in ("Job", "Service")
-    }
-    status = _without_times(job["status"])
-    status["cost"] = None
-    return {"status": status, "spec": job["spec"], **names}
+    own = {item: _children(api, item, namespace, job["metadata"]["uid"]) for item in ("Job", "Service", "ConfigMap")}
+    names = {item: sorted(one["metadata"]["name"] for one in own[item]) for item in ("Job", "Service")}
+    # the name of a ConfigMap has a hash of what it tells
+    told = sorted(text for one in own["ConfigMap"] for text in one["data"].values())
+    found = {"status": _without_times(job["status"]) | {"cost": None}, "spec": job["spec"], "ConfigMap": told, **names}
+    outcome: Json = json.loads(UID.sub("UID", json.dumps(found).replace(namespace, "NAMESPACE")))
+    return outcome
+
+
+def _children(api: ControlPlane, item: str, namespace: str, uid: str) -> list[Json]:
+    every = api.request("GET", path_of(item, namespace))[1]["items"]
+    return [one for one in every if uid in (owner["uid"] for owner in one["metadata"].get("ownerReferences", []))]
 
 
 def _without_times(value: Any) -> Any:
@@ -249,15 +311,33 @@ def points(kind: str, base: Run) -> list[Fault]:
 
 
 def chosen(kind: str, base: Run, seed: int) -> list[Fault]:
-    """A part: each kind of fault once, at a point that the seed draws.
+    """A part: each fault of events and lists once, and at every kind of write the faults that the seed deals to this kind of job:
+    the three kinds together have each fault at each kind of write. Each is at a point that the seed draws.
 
     Of the writes up to the last status, with which a run ends; of the events in the first half, since not every run has as many.
     """
     draw = random.Random(f"{kind}:{seed}")
     last = max(number for number, write in enumerate(base.writes, 1) if write.startswith("PATCH"))
-    limits = {"write": last, "list": last, "event": base.events // 2}
-    every = [fault for fault in points(kind, base) if fault.number <= limits[fault.on]]
-    return [draw.choice([fault for fault in every if (fault.on, fault.what) == pair]) for pair in FAULTS]
+    at = defaultdict[str, list[int]](list)
+    for number, write in enumerate(base.writes[:last], 1):
+        at[kind_of_write(write)].append(number)
+    faults = [what for on, what in FAULTS if on == "write"]
+    dealt = [(what, write) for what in faults for write in WRITES if dealt_to(what, write, seed) == kind]
+    limits = {"event": base.events // 2, "list": last}
+    others = [Fault(on, what, draw.randint(1, limits[on])) for on, what in FAULTS if on != "write"]
+    return [Fault("write", what, draw.choice(at[write])) for what, write in dealt] + others
+
+
+def kind_of_write(write: str) -> str:
+    """Of `METHOD path`: the method and what is written, e.g. `POST jobs`."""
+    method, _, path = write.partition(" ")
+    parts = path.partition("?")[0].split("/namespaces/")[1].split("/")
+    return f"{method} {parts[3] if len(parts) > 3 else parts[1]}"
+
+
+def dealt_to(fault: str, write: str, seed: int) -> str:
+    """The kind of job at whose writes of a kind the seed puts a fault."""
+    return random.Random(f"{fault}:{write}:{seed}").choice(WRITES[write])
 
 
 def differences(base: Run, found: Run) -> list[str]:

@@ -1,4 +1,7 @@
-"""A seeded part of the fault campaign: each kind of fault once for each kind of job. `make fault-campaign` runs every point."""
+"""A seeded part of the fault campaign: each fault at each kind of write, and of events and lists for each kind of job.
+
+`make fault-campaign` runs every point.
+"""
 
 import os
 from collections.abc import Iterator
@@ -23,7 +26,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_fault_of_each_kind_leaves_what_none_leaves(kind: str, set_up: Stage, tmp_path: Path) -> None:
+def test_a_part_of_the_faults_leaves_what_none_leaves(kind: str, set_up: Stage, tmp_path: Path) -> None:
     plane, s3, pods = set_up
     base = run_once(plane, s3, pods, tmp_path, kind, None)
     assert base.outcome["status"]["state"] == "Complete"

@@ -12,7 +12,7 @@ from tests.world import ALIGN, PRETRAIN, SETTINGS, Json, World, digest, world
 
 from nativealign_api.common import Store
 from nativealign_api.status import JobStatus, StepStatus
-from nativealign_operator.conditions import stamp
+from nativealign_operator.conditions import say, stamp
 from nativealign_operator.decide import MAX_DISRUPTIONS, decide
 from nativealign_operator.render import RenderSettings
 from nativealign_operator.seen import Progress, Stranger, read_stranger
@@ -710,6 +710,22 @@ def test_what_was_tried_again_with_success_is_not_why_a_job_failed() -> None:
 def _at(pod: Json, index: int) -> Json:
     annotations = {"batch.kubernetes.io/job-completion-index": str(index)}
     return pod | {"metadata": pod["metadata"] | {"name": f"pod-{index}", "uid": f"uid-{index}", "annotations": annotations}}
+
+
+def test_what_an_operator_died_before_deleting_does_not_run_on() -> None:
+    """The status of the next attempt was written, and the frozen one is still there."""
+    seen = pretraining()
+    first = seen.jobs[seen.current]
+    seen.job.status.steps[2].attempt = 1
+    seen.settle()
+    assert (first["metadata"]["name"] in seen.jobs, seen.current) == (False, "pj-web-train-train-1")
+
+
+def test_nothing_runs_on_after_the_end() -> None:
+    seen = pretraining()
+    say(seen.job.status, "Failed", "NoProgress", "out of retries", seen.now)
+    seen.settle()
+    assert not [child for child in map(seen.child, seen.jobs) if child.outcome is None]
 
 
 def test_a_child_knows_what_goes_with_it() -> None:
