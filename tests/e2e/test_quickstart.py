@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,12 @@ def digests(job: Json) -> dict[str, str]:
     return {step["name"]: step["digest"] for step in job["status"]["steps"] if "digest" in step}
 
 
+@pytest.fixture
+def follower() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
 @pytest.mark.usefixtures("release")
 def test_helm_test_passes(admin: Person) -> None:
     arguments = ("test", RELEASE, "--namespace", SYSTEM, "--kubeconfig", str(admin.kubeconfig))
@@ -40,10 +48,11 @@ def test_helm_test_passes(admin: Person) -> None:
     assert done.returncode == 0, done.stdout + done.stderr + admin.told(SYSTEM)
 
 
-def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, release: Json) -> None:
+def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, release: Json, follower: ThreadPoolExecutor) -> None:
     team, member = quickstart, quickstart.member
     before = team.wait("alignjob/quickstart", "Running")
     pods_before = pods(team)
+    following = follower.submit(member.nativealign, "logs", "aj/quickstart", "--follow", "-n", team.namespace)
     install(admin, "helm4", release | {"operator": {"progressSeconds": 5, "workers": 4}, "gc": {"enabled": True}})
     after = [team.wait(reference) for reference in REFERENCES]
     assert [job["status"]["state"] for job in after] == ["Complete"] * 3, admin.told(team.namespace)
@@ -55,6 +64,8 @@ def test_quickstart_while_helm_4_upgrades(quickstart: Team, admin: Person, relea
     assert (code, told.count("Complete")) == (0, 3), told
     code, told = member.nativealign("logs", "aj/quickstart", "--step", "rewrite", "-n", team.namespace)
     assert (code, "rewrite" in told) == (0, True), told
+    (code, followed), (_, told) = following.result(), member.nativealign("logs", "aj/quickstart", "-n", team.namespace)
+    assert (code, sorted(followed.splitlines())) == (0, sorted(told.splitlines()))  # each line once
     code, told = member.nativealign("doctor", "-n", team.namespace)
     assert code == 0, told
     code, told = member.nativealign("report", "aj/quickstart", "-n", team.namespace)
