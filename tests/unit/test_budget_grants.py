@@ -49,11 +49,34 @@ def test_a_shard_alone_may_use_what_the_others_have_not_taken(tmp_path: Path) ->
     assert spend(opened(tmp_path, 1, 4, (100, None)), 1) == 0
 
 
-def test_a_shard_that_was_killed_has_what_it_had_and_a_higher_budget_is_more_for_all(tmp_path: Path) -> None:
+def test_a_shard_that_was_killed_has_what_it_had(tmp_path: Path) -> None:
     spend(opened(tmp_path, 0, 2, (16, 1600)), 5, tokens=90)
     assert opened(tmp_path, 0, 2, (16, 1600)).limits == (5, 500)
-    assert opened(tmp_path, 0, 2, (32, 1600)).limits == (10, 500)
     assert opened(tmp_path, 1, 2, (32, 1600)).limits == (0, 0)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.lists(st.integers(0, 60), min_size=1, max_size=4))
+def test_a_raised_budget_is_found_whatever_was_taken_before(limits: list[int], needs: list[int]) -> None:
+    """Each limit is higher or lower than the one before; every shard goes on where it stopped, until all have what they need."""
+    with TemporaryDirectory() as folder:
+        spent = [0] * len(needs)
+        for limit in [*limits, 10_000]:
+            for shard, need in enumerate(needs):
+                grants = opened(folder, shard, len(needs), (limit, None))
+                budget = Budget(*grants.limits, spent_requests=spent[shard], more=grants.more)
+                while spent[shard] < need and budget.fits(1):
+                    budget.reserve(1)
+                    budget.settle(1, 1)
+                    spent[shard] += 1
+            assert sum(spent) <= max([*limits, 0] if limit != 10_000 else [10_000])
+        assert spent == needs
+
+
+def test_a_lower_budget_is_less_for_all(tmp_path: Path) -> None:
+    assert spend(opened(tmp_path, 0, 2, (32, None)), 8) == 8
+    assert spend(opened(tmp_path, 1, 2, (16, None)), 1000) == 12
+    assert opened(tmp_path, 0, 2, (16, None)).limits == (4, None)
 
 
 @pytest.mark.parametrize("limits", [(3, 8000), (3, None), (None, 8000)])

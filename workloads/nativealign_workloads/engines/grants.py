@@ -1,19 +1,22 @@
 """One budget for all shards of a phase, which need it unevenly. Called where an endpoint is opened; the budget asks for more.
 
 The budget is cut into small grants. A shard takes its own as it needs them, and then those that no other shard has taken. Who has
-one is decided by the store: only the first to create its object has it, so no pod waits for another.
+one is decided by the store: only the first to create its object has it, so no pod waits for another. What a budget is raised by is
+a layer of as many grants more, so that shards find something whatever the others have taken before.
 
+    <prefix>/layers/<layer>.json    {"requests": …, "tokens": …}: the limits up to and with this layer
     <prefix>/taken/<grant>          the number of the shard that has it
     <prefix>/held/<shard>/<grant>   the same, to be found again by that shard after a kill
 """
 
+import json
 from collections.abc import Iterator
 
 from nativealign_workloads.engines.budget import Limits, Short
-from nativealign_workloads.store import AlreadyExists, ObjectStore
+from nativealign_workloads.store import AlreadyExists, NotFound, ObjectStore
 
 OF_A_SHARD = 8
-"""Grants for each shard. What a shard does not use of its last one is lost to the others, so grants are small."""
+"""Grants for each shard in a layer. What a shard does not use of its last one is lost to the others, so grants are small."""
 
 
 class Grants:
@@ -21,8 +24,9 @@ class Grants:
 
     def __init__(self, store: ObjectStore, prefix: str, shard: int, shards: int, limits: Limits) -> None:
         self._store, self._prefix, self._limits = store, prefix, limits
-        self._shard, self._count = shard, OF_A_SHARD * shards
+        self._shard, self._size = shard, OF_A_SHARD * shards
         limited = any(limit is not None for limit in limits)
+        self._layers = self._found_layers() if limited else []
         self._held = set(self._listed(self._mine)) if limited else set[int]()
         self._gone = set(self._held)
         self._looked = False
@@ -31,7 +35,7 @@ class Grants:
     @property
     def limits(self) -> Limits:
         """All that this shard has taken so far."""
-        requests, tokens = (self._sum(limit) for limit in self._limits)
+        requests, tokens = (self._sum(which) for which in range(2))
         return requests, tokens
 
     def more(self, short: Short, others: bool) -> Limits | None:
@@ -46,14 +50,33 @@ class Grants:
         self._none.add((short, others))
         return None
 
+    def _found_layers(self) -> list[tuple[int, int]]:
+        """The limits up to each layer, and one more where this shard was given higher ones."""
+        found = [(0, 0)]
+        while True:
+            key = f"{self._prefix}/layers/{len(found) - 1:03d}.json"
+            try:
+                layer = json.loads(self._store.read(key))
+                found.append((layer["requests"], layer["tokens"]))
+            except NotFound:
+                requests, tokens = (max(limit or 0, known) for limit, known in zip(self._limits, found[-1], strict=True))
+                if (requests, tokens) == found[-1]:
+                    return found[1:]
+                self._create(key, json.dumps({"requests": requests, "tokens": tokens}).encode())
+
+    def _create(self, key: str, content: bytes) -> bool:
+        """False where somebody else was faster."""
+        try:
+            self._store.create(key, content)
+        except AlreadyExists:
+            return False
+        return True
+
     def _helps(self, grant: int, short: Short) -> bool:
-        parts = (self._part(limit, grant) for limit in self._limits)
-        return all(part for part, is_short in zip(parts, short, strict=True) if is_short)
+        return all(self._part(which, grant) for which, is_short in enumerate(short) if is_short)
 
     def _take(self, grant: int) -> bool:
-        try:
-            self._store.create(f"{self._prefix}/taken/{grant:06d}", str(self._shard).encode())
-        except AlreadyExists:
+        if not self._create(f"{self._prefix}/taken/{grant:06d}", str(self._shard).encode()):
             return False
         self._store.create(f"{self._mine}{grant:06d}", b"")
         self._held.add(grant)
@@ -61,14 +84,15 @@ class Grants:
 
     def _in_order(self, others: bool) -> Iterator[int]:
         """The shard's own grants; then the others, from half a round on: of shards that ended long ago or begin last."""
-        end = OF_A_SHARD * (self._shard + 1)
-        yield from range(end - OF_A_SHARD, end)
+        first, starts = OF_A_SHARD * self._shard, range(0, self._size * len(self._layers), self._size)
+        yield from (start + first + step for start in starts for step in range(OF_A_SHARD))
         if not others:
             return
         if not self._looked:
             self._looked = True
             self._gone |= set(self._listed(f"{self._prefix}/taken/"))
-        yield from ((end + self._count // 2 + step) % self._count for step in range(self._count))
+        middle = first + OF_A_SHARD + self._size // 2
+        yield from (start + (middle + step) % self._size for start in starts for step in range(self._size))
 
     @property
     def _mine(self) -> str:
@@ -77,9 +101,16 @@ class Grants:
     def _listed(self, prefix: str) -> Iterator[int]:
         return (int(info.key.rpartition("/")[2]) for info in self._store.list(prefix))
 
-    def _part(self, limit: int | None, grant: int) -> int:
-        """What a grant has of a limit; the grants add up to it exactly."""
-        return 0 if limit is None else limit // self._count + (grant < limit % self._count)
+    def _part(self, which: int, grant: int) -> int:
+        """What a grant has of the requests (0) or the tokens (1). The grants of a layer add up exactly to what it raises the limit
+        by, as far as this shard's own limit goes: it may be lower than one before.
+        """
+        limit, (layer, number) = self._limits[which], divmod(grant, self._size)
+        if limit is None or layer >= len(self._layers):
+            return 0
+        before = self._layers[layer - 1][which] if layer else 0
+        whole = max(0, min(limit, self._layers[layer][which]) - before)
+        return whole // self._size + (number < whole % self._size)
 
-    def _sum(self, limit: int | None) -> int | None:
-        return None if limit is None else sum(self._part(limit, grant) for grant in self._held)
+    def _sum(self, which: int) -> int | None:
+        return None if self._limits[which] is None else sum(self._part(which, grant) for grant in self._held)
