@@ -77,23 +77,23 @@ _INSPECT = _step(INSPECT, 1, "", "", _single("list"))
 
 ALIGN_STEPS = (
     _INSPECT,
-    _step("clean", 3, "corpora clean decontamination maxQuarantinedPercent",
+    _step("clean", 4, "corpora clean decontamination maxQuarantinedPercent",
           "corpora decontamination.data decontamination.items",
           _sharded("lines", enabled=_drops_repeated_lines), _sharded("count", enabled=_drops_repeated_lines),
           _sharded("filter"), COMMIT),
     _step("dedup", 2, "dedup heldOut", "clean",
           _sharded("sign"), _sharded("group"), _single("link"), _sharded("filter"), COMMIT),
-    _step("annotate", 3, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
+    _step("annotate", 4, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
           _sharded("score", accelerator=True, enabled=_by_perplexity), _single("sample"), _sharded("annotate"), COMMIT,
           enabled=_has_worker),
     _step("train-worker", 3, "worker.base worker.train chunking", "annotate conduct worker.base",
           PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
           resources="worker.resources", enabled=_has_worker),
-    _step("rewrite", 4, "rewrite chunking expert worker.base decontamination",
+    _step("rewrite", 5, "rewrite chunking expert worker.base decontamination",
           "dedup conduct train-worker decontamination.data decontamination.items",
           _sharded("rewrite", accelerator=True), COMMIT,
           resources="rewrite.resources", parallelism="rewrite.parallelism"),
-    _step("assess", 2, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",
+    _step("assess", 3, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",
           _single("measure", accelerator=True), COMMIT, resources="assess.resources"),
 )  # fmt: skip
 

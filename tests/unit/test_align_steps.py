@@ -86,6 +86,15 @@ def test_a_refused_chunk_goes_to_the_expert_and_is_dropped_when_that_refuses_too
     assert (row["chunks"][0]["state"], row["rewritten"]) == ("Dropped", "")
 
 
+@pytest.mark.parametrize(
+    "answer", ["", "تقول الحكاية إن السفينة أبحرت مساء نحو جزيرة بعيدة لا يسكنها أحد سوى طيور البحر البيضاء الصغيرة."]
+)
+def test_the_original_of_a_refused_chunk_never_stands_whatever_the_expert_says(answer: str) -> None:
+    refusal = CONDUCT.forbidden_phrases.refusal[0]
+    row = _rewrite(Scripted("w", refusal), Scripted("e", answer), max_retries=0)
+    assert (row["chunks"][0]["state"], row["rewritten"]) == ("Dropped", "")
+
+
 @given(st.integers(0, 10_000), st.floats(0, 99))
 def test_identity_pairs_stay_within_their_share(changed: int, percent: float) -> None:
     allowed = identity_limit(changed, percent)

@@ -46,6 +46,39 @@ def test_furniture_lines_go_and_text_lines_stay() -> None:
     assert removed == ["الصفحة الرئيسية", "شَارِك الخَبر", rights]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Copyright © 2020 The Daily",
+        "حقوق النشر © 2019 الجريدة",
+        "حقوق النشر محفوظة",
+        "آخر تحديث: 12/3/2020 10:30",
+        "آخر تحديث الأحد 3 مايو",
+        "تابعونا على فيسبوك",
+        "عدد المشاهدات : 1520",
+        "شارك هذا الخبر مع أصدقائك",
+        "اقرأ أيضا: الأمطار تعود",
+    ],
+)
+def test_furniture_is_recognised_by_how_it_goes_on(line: str) -> None:
+    assert is_furniture(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "حقوق النشر في القانون المصري تحمي المؤلف خمسين سنة بعد وفاته",
+        "Copyright law in Egypt protects the author",
+        "آخر تحديث للدستور المغربي كان سنة 2011 بعد استفتاء",
+        "تابعنا على مدى ثلاثة أيام محاكمة الوزير",
+        "عدد القراءات المسجلة للكتاب في المكتبة كبير",
+        "شارك هذا الخبر في نشر الذعر بين الناس",
+    ],
+)
+def test_prose_that_begins_like_furniture_stays(line: str) -> None:
+    assert not is_furniture(line)
+
+
 @given(st.text())
 def test_boilerplate_loses_no_line(text: str) -> None:
     kept, removed = strip_boilerplate(text)
@@ -59,6 +92,10 @@ def test_boilerplate_loses_no_line(text: str) -> None:
         "خصم يصل إلى 50% على جميع المنتجات",
         "اطلب الآن والتوصيل مجاني",
         "Call now +966 50 123 4567",
+        "خصومات تصل إلى 70% على الأجهزة",
+        "Shoes 50% off",
+        "عرض خاص www.example.com",
+        "للاستفسار info@example.com",
     ],
 )
 def test_advertisements_are_recognised(line: str) -> None:
@@ -66,7 +103,20 @@ def test_advertisements_are_recognised(line: str) -> None:
     assert not is_furniture(line)
 
 
-@pytest.mark.parametrize("line", [ARABIC, "وفر المصنع خصومات لموظفيه في العام الماضي", "رقم البلاغ 0501234567", "خصم الفريق قوي"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        ARABIC,
+        "وفر المصنع خصومات لموظفيه في العام الماضي",
+        "رقم البلاغ 0501234567",
+        "خصم الفريق قوي",
+        "أعلن محمد الجدعان عن خصومات ضريبية بنسبة 10% هذا العام",
+        "ارتفع عدد مستخدمي واتساب في المنطقة بنسبة 12%",
+        "The central bank kept the discount rate at 5%.",
+        "أعلنت واتساب الميزة على https://blog.example.com",
+        "أكبر موقع للتواصل الاجتماعي https://example.com",
+    ],
+)
 def test_plain_text_is_no_advertisement(line: str) -> None:
     assert not is_advertisement(line)
 

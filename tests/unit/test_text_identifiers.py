@@ -70,6 +70,40 @@ def test_account_numbers_are_found_by_their_check_digits(iban: str) -> None:
     assert find_ibans(text.replace(iban, wrong)) == []
 
 
+@pytest.mark.parametrize("after", [" SWIFT: RJHISARI", " BANK OF RIYADH", " 0551234567", "رقم", ""])
+def test_an_account_number_ends_where_its_country_says(after: str) -> None:
+    text = f"حساب SA03 8000 0000 6080 1016 7519{after}"
+    assert found(find_ibans(text), text) == ["SA03 8000 0000 6080 1016 7519"]
+
+
+def test_two_account_numbers_in_a_row_are_two() -> None:
+    text = "SA0380000000608010167519 AE070331234567890123456"
+    assert found(find_ibans(text), text) == text.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0501234567/0551234567", ["0501234567", "0551234567"]),
+        ("0501234567,0551234567", ["0501234567", "0551234567"]),
+        ("جوال0501234567", ["0501234567"]),
+        ("0501234567للتواصل", ["0501234567"]),
+        ("966501234567+", ["966501234567+"]),
+        ("050\u00a0123\u00a04567", ["050\u00a0123\u00a04567"]),
+        ("050–123–4567", ["050–123–4567"]),
+        ("\u202a+966501234567\u202c", ["+966501234567"]),
+        ("(0505371466)", ["0505371466"]),
+        ("(011) 4976500", ["(011) 4976500"]),
+        ("تحويله 1420 – 1422", []),
+        ("https://example.com/0501234567", []),
+        ("1000000000+ مشاهدة", []),
+        ("1234567890/12", []),
+    ],
+)
+def test_phone_numbers_as_people_write_them(text: str, numbers: list[str]) -> None:
+    assert found(find_valid_phones(text, ["SA"]), text) == numbers
+
+
 def test_an_account_number_has_the_length_of_its_country() -> None:
     assert find_ibans("SA03 8000 0000 6080 1016 75") == []
 
@@ -79,6 +113,7 @@ def test_an_account_number_has_the_length_of_its_country() -> None:
     [
         ("EG", "الرقم القومي 29001011234567 للمواطن", "29001011234567"),
         ("EG", "بطاقة ٢٩٠٠١٠١١٢٣٤٥٦٧", "٢٩٠٠١٠١١٢٣٤٥٦٧"),
+        ("EG", "الرقم القومي٢٩٠٠١٠١١٢٣٤٥٦٧", "٢٩٠٠١٠١١٢٣٤٥٦٧"),
         ("SA", "رقم الهوية: 1010101011", ""),
         ("SA", "هوية رقم 1000000008 صادرة من الرياض", "1000000008"),
         ("AE", "784-1980-1234567-9", ""),

@@ -126,7 +126,7 @@ class Rewriter:
         origin = result.piece.chunk.text
         failed = reply.finish_reason == "Error"
         verdicts = [NO_ANSWER] if failed else check(self._conduct, origin, reply.text, reply.finish_reason)
-        action = decide(verdicts, retry=retry, expert=expert)
+        action = decide(verdicts, result.verdicts, retry=retry, expert=expert)
         result.by, result.tries = engine.name, result.tries + 1
         if engine is self._expert:
             result.usage = billed_together([result.usage, billed(reply)])

@@ -8,7 +8,7 @@ code of conduct go in; the list of broken guards comes out, in the fixed order o
 | Refusal | 1 when the engine declined, or a refusal phrase is new | audit of the released pairs |
 | Empty | 1 when no word is left of a text that had some | |
 | Truncated | 1 when the answer was cut at its token limit | |
-| ScaffoldLeak | number of new scaffold phrases | audit: "Arabic text / Analysis / Rewritten text" in the targets |
+| ScaffoldLeak | number of new scaffold phrases and marks of the prompt | audit: "Arabic text / Analysis" in the targets |
 | Repetition | share of the 8-grams of words that repeat earlier ones, beyond the original's | loops of small models |
 | UnsafeAddition | number of new insults and obscenities | |
 | LengthRatio | letters of the rewriting over letters of the original | |
@@ -69,18 +69,21 @@ def check(conduct: Conduct, origin: str, rewritten: str, finish_reason: FinishRe
     return answer + _leaks(conduct, origin, rewritten) + _preservation(conduct, origin, kept, rewritten)
 
 
-def decide(verdicts: Sequence[Verdict], *, retry: bool = True, expert: bool = True) -> Action | None:
+def decide(
+    verdicts: Sequence[Verdict], before: Sequence[Verdict] = (), *, retry: bool = True, expert: bool = True
+) -> Action | None:
     """The strongest action among the verdicts (Drop > Expert > Retry > Original); None when there are none.
 
-    `retry` and `expert` say whether that way is still open. Where it is not, the original stands; a refused chunk, which may be the
-    harmful one, is dropped instead.
+    `retry` and `expert` say whether that way is still open. Where it is not, the original stands, but never that of a chunk which
+    this or an earlier answer (`before`) refused: it may be the harmful one, and is dropped.
     """
     if not verdicts:
         return None
     action = max((v.action for v in verdicts), key=_STRENGTH.index)
     if (action is Action.RETRY and not retry) or (action is Action.EXPERT and not expert):
-        return Action.DROP if any(v.guard == "Refusal" for v in verdicts) else Action.ORIGINAL
-    return action
+        action = Action.ORIGINAL
+    refused = any(verdict.guard == "Refusal" for verdict in (*before, *verdicts))
+    return Action.DROP if action is Action.ORIGINAL and refused else action
 
 
 def unchanged(origin: str, rewritten: str) -> bool:
@@ -99,10 +102,11 @@ def _truncated(conduct: Conduct, finish_reason: FinishReason) -> list[Verdict]:
 
 def _leaks(conduct: Conduct, origin: str, rewritten: str) -> list[Verdict]:
     guards = conduct.guards
-    leaks = measures.new_phrases(conduct.forbidden_phrases.scaffold, origin, rewritten)
+    leaks = measures.new_phrases((*conduct.forbidden_phrases.scaffold, conduct.worker_instructions), origin, rewritten)
+    leaks += measures.new_marks(origin, rewritten)
     verdicts = [Verdict("ScaffoldLeak", leaks, 0, guards.scaffold_leak.action)] if leaks else []
     repetition = max(0.0, measures.repeated_share(rewritten) - measures.repeated_share(origin))
-    unsafe = measures.new_phrases(conduct.forbidden_phrases.unsafe, origin, rewritten)
+    unsafe = measures.new_words(conduct.forbidden_phrases.unsafe, origin, rewritten)
     verdicts += [Verdict("UnsafeAddition", unsafe, 0, guards.unsafe_addition.action)] if unsafe else []
     return verdicts + _above("Repetition", repetition, guards.repetition.limit, guards.repetition.action)
 

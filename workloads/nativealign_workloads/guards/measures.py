@@ -8,7 +8,7 @@ from functools import lru_cache
 from nativealign_workloads.conduct.model import Conduct
 from nativealign_workloads.text.boilerplate import strip_advertisements
 from nativealign_workloads.text.fold import fold_digits, key, words
-from nativealign_workloads.text.names import persons, places, word_forms
+from nativealign_workloads.text.names import bare_forms, persons, places, word_forms
 from nativealign_workloads.text.personal import EMAIL, URL, find_emails, find_phones, replace_spans
 from nativealign_workloads.text.repair import strip_invisible
 from nativealign_workloads.text.script import arabic_share, letters
@@ -26,6 +26,12 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _LIST_MARKER = re.compile(r"^[ \t]*\d{1,2}[.)\-][ \t]", re.MULTILINE)
 _LATIN_WORD = re.compile(r"[A-Za-zÀ-ɏ][A-Za-zÀ-ɏ0-9]+")
+_MARKS = (
+    re.compile(r"</?(?:text|context)(?:-\d+)?>"),
+    re.compile(r"^### ?(?:system|user|assistant)\b", re.MULTILINE),
+    re.compile(r"\A\W*(?:rewritten|polished|revised|output)(?: \w+)?\W{0,2}:", re.IGNORECASE),
+)
+"""Of the prompt (conduct/prompt.py), and a heading of the answer."""
 _SENTENCE_START = re.compile(r"(?:^|[.!?:…\n\"“«(])\W*$")
 
 
@@ -149,6 +155,22 @@ def new_phrases(phrases: Sequence[str], origin: str, rewritten: str) -> int:
     """How many of the phrases the rewriting has and the original has not, by folded words."""
     found, known = (f" {' '.join(folded_words(text))} " for text in (rewritten, origin))
     return sum(f" {phrase} " in found and f" {phrase} " not in known for phrase in map(_phrase_key, phrases))
+
+
+def new_words(phrases: Sequence[str], origin: str, rewritten: str) -> int:
+    """As new_phrases; a phrase is found too where a conjunction, a preposition or the article is written onto its first word."""
+    return sum(_has_words(rewritten, phrase) and not _has_words(origin, phrase) for phrase in map(_phrase_key, phrases))
+
+
+def _has_words(text: str, phrase: str) -> bool:
+    first, *rest = phrase.split()
+    tokens = folded_words(text)
+    return any(first in bare_forms(token) and list(tokens[n : n + len(rest)]) == rest for n, token in enumerate(tokens, 1))
+
+
+def new_marks(origin: str, rewritten: str) -> int:
+    """How many kinds of marks that belong around a text the rewriting has and the original has not."""
+    return sum(mark.search(rewritten) is not None and mark.search(origin) is None for mark in _MARKS)
 
 
 _phrase_key = lru_cache(maxsize=1024)(key)

@@ -32,13 +32,20 @@ skip to content|skip to main content
 """
 _FURNITURE = frozenset(key(line) for row in _FURNITURE_LINES.strip().splitlines() for line in row.split("|"))
 
+_PLATFORMS = (
+    "فيسبوك|فيس بوك|تويتر|انستغرام|انستقرام|انستجرام|يوتيوب|تيليجرام|تليجرام|تلغرام|واتساب|سناب|لينكد|قناتنا|صفحتنا|صفحاتنا|حسابنا|"
+    "حساباتنا|مواقع التواصل|وسائل التواصل|جوجل|google|facebook|twitter|youtube|instagram|telegram|whatsapp|linkedin"
+)
+_WEEKDAYS = "الاحد|الاثنين|الثلاثاء|الاربعاء|الخميس|الجمعه|السبت"
 # On line keys: folded words joined by one space
 _FURNITURE_STARTS = re.compile(
-    r"(?:\d{4} )?(?:جميع الحقوق محفوظه|كل الحقوق محفوظه|حقوق النشر|copyright|all rights reserved|"
+    r"(?:\d{4} )?(?:جميع الحقوق محفوظه|كل الحقوق محفوظه|حقوق النشر (?:والطبع )?(?:محفوظه|\d{4})|"
+    r"copyright (?:c )?\d{4}|all rights reserved|"
     r"يستخدم (?:هذا )?الموقع ملفات تعريف الارتباط|نستخدم ملفات تعريف الارتباط|"
     r"(?:this (?:site|website)|we) uses? cookies|by continuing to (?:use|browse)|"
-    r"تابعونا علي|تابعنا علي|follow us on|عدد المشاهدات|عدد القراءات|اخر تحديث|"
-    r"(?:اعجبك الموضوع )?شارك هذا (?:المقال|الخبر)|اقرا ايضا)\b"
+    rf"(?:تابعونا|تابعنا) علي (?:{_PLATFORMS})|follow us on|(?:عدد المشاهدات|عدد القراءات)(?: \d|$)|"
+    rf"اخر تحديث(?: (?:في |بتاريخ |يوم |للصفحه |الساعه )?(?:\d|{_WEEKDAYS})|$)|"
+    r"(?:اعجبك الموضوع )?شارك هذا (?:المقال|الخبر)(?: (?:علي|مع|عبر)\b|$)|اقرا ايضا\b)"
 )
 _MENU_SEPARATOR = re.compile(r"\s[|›»·•]\s")
 MENU_ITEMS = 4
@@ -50,12 +57,20 @@ MAX_FURNITURE_WORDS = 25
 MAX_ADVERTISEMENT_WORDS = 40
 
 _CALLS = re.compile(
-    r"\b(?:اتصل(?:وا)? (?:الان|بنا|علي)|للحجز|للاعلان(?:ات)?|للطلب|اطلب(?:ها|ه)? الان|اشتر(?:ي|وا)? الان|اشترك(?:وا)? الان|"
-    r"تسوق(?:وا)? الان|"
-    r"احجز(?:وا)? الان|سجل(?:وا)? الان|لا تفوت(?:وا)? (?:الفرصه|العرض)|عرض خاص|عروض حصريه|خصم(?:ا)? (?:يصل|خاص|حصري)|خصومات|"
-    r"للتواصل|للاستفسار|واتساب|واتس اب|التوصيل مجاني|توصيل مجاني|"
-    r"call now|order now|buy now|shop now|book now|subscribe now|limited offer|special offer|free delivery|discount|whatsapp)\b"
+    r"\b(?:اتصل(?:وا)? (?:الان|بنا|علي)|اطلب(?:ها|ه)? الان|اشتر(?:ي|وا)? الان|اشترك(?:وا)? الان|تسوق(?:وا)? الان|"
+    r"احجز(?:وا)? الان|سجل(?:وا)? الان|لا تفوت(?:وا)? (?:الفرصه|العرض)|عرض خاص|عروض حصريه|التوصيل مجاني|توصيل مجاني|"
+    r"call now|order now|buy now|shop now|book now|subscribe now|limited offer|special offer|free delivery)\b"
 )
+"""With a phone number, an address or a web link."""
+_CONTACTS = re.compile(
+    r"\b(?:للحجز|للاعلان(?:ات)?|للطلب|للتواصل|للاستفسار|واتساب|واتس اب|خصم(?:ا)? (?:يصل|خاص|حصري)|خصومات|discount|whatsapp)\b"
+)
+"""With a phone number or an address: news have web links, too."""
+_OFFERS = re.compile(
+    r"\b(?:عرض خاص|عروض حصريه|خصم(?:ا)? (?:يصل|خاص|حصري)|خصومات (?:تصل|خاصه|حصريه|حتي|كبري)|special offer|limited offer)\b"
+    r"|\d ?[%٪] off\b"
+)
+"""With a percentage: taxes have discounts, too."""
 _STRONG_CALLS = re.compile(
     r"\b(?:(?:اطلب(?:ها|ه)?|اشتر(?:ي|وا)?|تسوق(?:وا)?|احجز(?:وا)?) الان|لا تفوت(?:وا)? (?:الفرصه|العرض)|"
     r"(?:order|buy|shop|book) now)\b"
@@ -73,15 +88,18 @@ def _is_menu(line: str) -> bool:
 
 
 def is_advertisement(line: str) -> bool:
-    """Whether the line sells: a call to action with a phone number, an address, a web link, a percentage, or "order now" itself."""
+    """Whether the line sells: "order now", an offer with a percentage, or a call to action with a number, an address or a link."""
     if not 0 < len(line) <= MAX_LINE_CHARACTERS:
         return False
     folded = fold(line)
-    if len(folded.split()) > MAX_ADVERTISEMENT_WORDS or not _CALLS.search(folded):
+    if len(folded.split()) > MAX_ADVERTISEMENT_WORDS:
         return False
-    if _STRONG_CALLS.search(folded) or "%" in folded or "٪" in folded:
+    if _STRONG_CALLS.search(folded) or (("%" in folded or "٪" in folded) and _OFFERS.search(folded)):
         return True
-    return bool(find_phones(line) or find_emails(line) or find_urls(line))
+    calls = _CALLS.search(folded)
+    if calls or _CONTACTS.search(folded):
+        return bool(find_phones(line) or find_emails(line) or (calls and find_urls(line)))
+    return False
 
 
 def strip_boilerplate(text: str) -> tuple[str, list[str]]:

@@ -121,6 +121,13 @@ def word_forms(token: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=KNOWN_WORDS)
+def bare_forms(token: str) -> frozenset[str]:
+    """`word_forms`, and each without its article."""
+    forms = word_forms(token)
+    return frozenset(forms) | {form[2:] for form in forms if form.startswith("ال") and len(form) > MIN_NAME_LETTERS + 1}
+
+
+@lru_cache(maxsize=KNOWN_WORDS)
 def _is_given_name(token: str) -> bool:
     return not _GIVEN_NAMES.isdisjoint(word_forms(token))
 

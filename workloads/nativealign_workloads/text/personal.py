@@ -11,8 +11,18 @@ EMAIL = re.compile(r"(?<![A-Za-z0-9_.+-])[A-Za-z0-9_.+-]{1,64}@(?:[A-Za-z0-9-]{1
 """Arabic letters often follow at once, without a space."""
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'()\[\]{}«»،؛]+")
 
-_CANDIDATE = re.compile(r"(?<![\w.,/+])(?:\+|00)?\(?\d(?:[ ().\-]{0,2}\d){6,14}(?:/0\d{1,3})?(?![\w/]|[.,]\d)")
-"""The code of a place may stand behind the number, as in 4976500/011."""
+_MARKS = r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]*"
+_BETWEEN = rf"{_MARKS}(?:[ ().\-\u00a0\u202f\u2010-\u2013]{_MARKS}){{0,2}}"
+"""Spaces, dashes and brackets within a number, and marks of its direction."""
+_CANDIDATE = re.compile(
+    rf"(?<![A-Za-z0-9_.+])(?:\+|00)?(?:\((?=\d{{1,4}}\)))?\d(?:{_BETWEEN}\d){{6,14}}(?:/0\d{{1,3}}|\+)?"
+    r"(?![A-Za-z0-9_])(?!/(?!\d{7}))(?![.,]\d{1,6}(?!\d))"
+)
+"""The code of a place may stand behind the number, as in 4976500/011; text from right to left may put a + there. Arabic letters may
+be written onto it, and another number may follow a slash or a comma."""
+_AFTER_ANOTHER = re.compile(r"\d{7}[,/]")
+LAST_PLUS_DIGITS = 11
+"""Of an international number whose + is last; shorter ones are quantities, as in 1000000+."""
 _DATE = re.compile(r"\d{1,4}([-. ])\d{1,2}\1\d{1,4}")
 _INTRODUCED = re.compile(
     r"(?:هاتف|الهاتف|جوال|الجوال|موبايل|تليفون|تلفون|فاكس|واتس ?اب|واتساب|للتواصل|للاتصال|اتصل|(?<!\w)ت(?=\s?[:/])|"
@@ -32,12 +42,14 @@ def find_phones(text: str) -> list[tuple[int, int]]:
 
 
 def _is_phone(text: str, match: re.Match[str]) -> bool:
-    number = match[0]
-    if _DATE.fullmatch(number):
+    number, start = match[0], match.start()
+    if _DATE.fullmatch(number) or (text[start - 1 : start] in (",", "/") and not _AFTER_ANOTHER.match(text, max(0, start - 8))):
         return False
     digits = re.sub(r"\D", "", number)
     if number.startswith("+") or digits.startswith("00"):
         return 9 <= len(digits) <= 15
+    if number.endswith("+") and len(digits) >= LAST_PLUS_DIGITS:
+        return True
     if digits.startswith("0") and 9 <= len(digits) <= 11:
         return True
     if re.fullmatch(r"9200\d{5}|800\d{7}", digits):
