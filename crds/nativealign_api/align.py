@@ -112,7 +112,7 @@ class RepeatedLines(Model):
     and the whole corpus for documents without an address."""
 
     min_documents: Annotated[int, Field(ge=2, le=10**9)] = 10
-    """Documents of the same site that have the line, at least."""
+    """Documents of the same site that have the line, at least; copies count once."""
 
 
 class Clean(Model):

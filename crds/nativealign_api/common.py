@@ -249,7 +249,7 @@ class Budget(Model):
     tokens: Annotated[Count, Field(ge=1)] | None = None
     """Prompt and completion tokens in all."""
     usd: Annotated[Dollars, Field(gt=0)] | None = None
-    """Money in all, in US dollars; needs prices."""
+    """Money in all, in US dollars; needs prices. Every token counts at the higher of the two, so that it is never passed."""
     prompt_usd_per_million_tokens: Annotated[Dollars, Field(ge=0)] | None = None
     """Price of a million prompt tokens, in US dollars."""
     completion_usd_per_million_tokens: Annotated[Dollars, Field(ge=0)] | None = None

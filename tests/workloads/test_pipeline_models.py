@@ -86,6 +86,22 @@ def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, model
     assert means["perplexityAfter"]["mean"] == pytest.approx(sum(row["perplexityAfter"] for row in measured) / 12)
 
 
+def test_labels_that_do_not_exclude_each_other_are_probabilities_of_their_own(models: Path, tmp_path: Path):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from nativealign_workloads.align.toxicity import Classifier
+
+    folder = shutil.copytree(models / "toxicity", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"problem_type": "multi_label_classification"}
+    (folder / "config.json").write_text(json.dumps(config))
+    found = Classifier(folder, ["neutral", "toxic"], "cpu").score(["نص قصير"])
+    with torch.inference_mode():
+        inputs = AutoTokenizer.from_pretrained(folder)(["نص قصير"], return_tensors="pt")
+        logits = AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits
+    assert found == [pytest.approx(logits.sigmoid().max().item(), rel=1e-5)]
+
+
 def test_a_worker_of_adapters_is_measured_on_pairs_that_it_has_not_seen(here: Path):
     train = WORKER["worker"]["train"] | {
         "epochs": 8,

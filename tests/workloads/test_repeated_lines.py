@@ -33,6 +33,18 @@ def test_a_line_of_many_documents_of_a_site_goes_and_stays_elsewhere(tmp_path: P
     assert "clean: kept; RemoveRepeatedLines" in desk.command("explain", "web", "web/0.jsonl:0", "--store", desk.store).stdout
 
 
+def test_an_article_that_a_site_has_many_times_keeps_its_lines(tmp_path: Path) -> None:
+    """Its copies differ in a line; one of them is left by dedup."""
+    desk = Desk(tmp_path, tmp_path / "store")
+    article = "\n".join(texts(3, seed=3))
+    records = [{"text": f"{article}\nعدد القراء {number}", "url": f"{HERE}/{number}"} for number in range(12)]
+    desk.put("corpus/0.jsonl", "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in records))
+    corpora = [{"name": "web", "uri": "corpus/", "urlField": "url"}]
+    desk.job(ALIGN | {"corpora": corpora, "clean": {"repeatedLines": {"minDocuments": 3}}})
+    (kept,) = rows(desk.store, desk.goes_on().outputs["dedup"], "documents")
+    assert kept["text"].startswith(article)
+
+
 def _appended(desk: Desk, number: int, row: dict[str, str]) -> str:
     path = desk.folder / f"corpus/{number % 5}.jsonl"
     before = path.read_text() if path.is_file() else ""

@@ -3,8 +3,9 @@
     lines   each shard: hashes of the different lines of each document, by the partition that will count them
     count   each partition: the hashes that enough documents have
 
-A line is hashed with its site, as a folded key. What the phases hold does not grow with the corpus; filter holds 8 bytes for each
-repeated line.
+A line is hashed with its site, as a folded key. Documents whose longest lines are the same count once: the lines of an article that
+a site has many times are no furniture, and dedup will find the copies. What the phases hold does not grow with the corpus; filter
+holds 8 bytes for each repeated line.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ LONGEST_LINE = 400
 PARTITIONS = 8
 """Of each shard: keys of one are held in memory."""
 BATCH_LINES = 1 << 20
-"""Hashes that are counted before they are written."""
+"""Hashes that are written together."""
+LONGEST_LINES = 4
+"""Lines by which a document is told from its copies, of short ones half of them: pages put lines of their own around each."""
 _NO_SKETCH = 0
 
 
@@ -59,21 +62,28 @@ def lines(context: Context) -> Json:
     context.progress.begin(0, "documents")
     found = _document_lines(context)
     while batch := list(islice(found, BATCH_LINES)):
-        hashes, counts = np.unique(np.array(batch, np.uint64), return_counts=True)
-        writer.add(hashes, np.zeros_like(hashes), counts.astype(np.uint32), np.empty((len(hashes), _NO_SKETCH), np.uint8))
+        hashes, documents = np.array(batch, np.uint64).T
+        writer.add(hashes, documents, np.zeros(len(hashes), np.uint32), np.empty((len(hashes), _NO_SKETCH), np.uint8))
     offsets = writer.finish()
     shard.file("lines.bin", writer.path, offsets[-1])
     shard.commit(offsets=offsets)
     return {"counts": {"lines": offsets[-1]}}
 
 
-def _document_lines(context: Context) -> Iterator[int]:
-    """The hashes of each document's lines, each once."""
+def longest_lines(text: str) -> int:
+    """A hash of a document's longest lines, as folded."""
+    lines = text.split("\n")
+    longest = sorted(lines, key=lambda line: (-len(line), line))[: min(LONGEST_LINES, (len(lines) + 1) // 2)]
+    return xxhash.xxh3_64_intdigest("\n".join(map(key, longest)))
+
+
+def _document_lines(context: Context) -> Iterator[tuple[int, int]]:
+    """Of each document its different lines, each with what tells the document from others."""
     corpora = context.job.require("corpora", list[Corpus])
     for row, found in corpus_documents(context, corpora, context.job.inputs["corpora"], context.index):
         if not isinstance(found, BadRecord):
-            where = site(row)
-            yield from {line_hash(where, line) for line in found.text.split("\n")} - {0}
+            where, document = site(row), longest_lines(found.text)
+            yield from ((line, document) for line in {line_hash(where, line) for line in found.text.split("\n")} - {0})
         context.progress.advance()
 
 
@@ -104,8 +114,11 @@ def _repeated(context: Context, records: list[Json], partition: int, min_documen
     dtype = layout(_NO_SKETCH)
     parts = [read_array(context, record, "lines.bin", dtype, *places) for record, places in zip(records, bounds, strict=True)]
     keys = np.concatenate(parts)
-    hashes, inverse = np.unique(keys["key"], return_inverse=True)
-    return hashes[np.bincount(inverse, keys["document"], len(hashes)) >= min_documents]
+    pairs = keys[np.lexsort((keys["rank"], keys["key"]))]
+    first = np.ones(len(pairs), bool)
+    first[1:] = (pairs["key"][1:] != pairs["key"][:-1]) | (pairs["rank"][1:] != pairs["rank"][:-1])
+    hashes, counts = np.unique(pairs["key"][first], return_counts=True)
+    return hashes[counts >= min_documents]
 
 
 def repeated_finder(context: Context) -> Callable[[Json], Callable[[str], bool]] | None:

@@ -11,7 +11,8 @@ MAX_TOKENS = 512
 
 
 class Classifier:
-    """Probability that a text is toxic: the sum of the probabilities of the given labels.
+    """Probability that a text is toxic: the sum of the probabilities of the given labels; of a model whose labels do not exclude
+    each other (`problem_type: multi_label_classification`) the largest of them.
 
     Raises UsageError UnknownLabel where the model does not have one of them, ConfigError NotAClassifier where weights are missing.
     """
@@ -47,6 +48,9 @@ class Classifier:
             self._model.device
         )
         with torch.inference_mode():
-            chances = self._model(**inputs).logits.float().softmax(dim=-1)
-        values: list[float] = chances[:, self._columns].sum(dim=1).tolist()
+            logits = self._model(**inputs).logits.float()
+        if self._model.config.problem_type == "multi_label_classification":
+            values: list[float] = logits[:, self._columns].sigmoid().amax(dim=1).tolist()
+        else:
+            values = logits.softmax(dim=-1)[:, self._columns].sum(dim=1).tolist()
         return values

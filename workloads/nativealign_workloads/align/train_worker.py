@@ -119,7 +119,7 @@ class Chosen:
         return {"tooLong": self.too_long, "identity": self.identity}
 
     def hold_out(self, pairs: Iterator[tuple[Json, Pair]]) -> Iterator[Pair]:
-        """Takes the first pairs out; they are as random as the seed."""
+        """Takes the first pairs out; they are as random as the seed. Their documents may have others that are trained on."""
         for row, pair in islice(pairs, self._to_hold_out):
             self.held_out.append(row)
             yield pair

@@ -14,7 +14,7 @@ CountTokens = Callable[[str], int]
 
 # Each is linear in the text: a match starts only at a newline, after a full stop, or at a run of white space
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n\s*")
-_SENTENCE_BREAK = re.compile(r"(?<=[.!?؟؛…])\s+|(?<=[.!?؟؛…][\"'»”’)\]])\s+|\n\s*")
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?؟؛…۔])\s+|(?<=[.!?؟؛…۔][\"'»”’)\]])\s+|\n\s*")
 _WORD_BREAK = re.compile(r"\s+")
 _BREAKS = (_PARAGRAPH_BREAK, _SENTENCE_BREAK, _WORD_BREAK)
 
@@ -38,7 +38,7 @@ class _Unit:
 def chunk(text: str, max_tokens: int, count_tokens: CountTokens) -> list[Chunk]:
     """Paragraphs packed in order to at most `max_tokens` by `count_tokens`.
 
-    A paragraph is split into sentences (. ! ? ؟ ؛ … and newline) only when it alone is longer, a sentence into words, a word into
+    A paragraph is split into sentences (. ! ? ؟ ؛ … ۔ and newline) only when it alone is longer, a sentence into words, a word into
     halves. Only a single character may exceed the limit. White space before the first word stays in the first chunk.
     """
     if max_tokens < 1:
