@@ -1,6 +1,7 @@
 """The Batch API engine against a real server of it: answers, budgets, clear ends, and no batch twice whatever is cut."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.workloads.openai_server import completion
 
 from nativealign_workloads.engines import openai_batch
 from nativealign_workloads.engines.budget import Budget, BudgetExhausted
-from nativealign_workloads.engines.journal import Journal
+from nativealign_workloads.engines.journal import Batch, Journal
 from nativealign_workloads.engines.openai_batch import OpenAIBatchEngine
 from nativealign_workloads.engines.openai_endpoint import Endpoint, estimated_tokens
 from nativealign_workloads.engines.protocol import Request
@@ -23,6 +24,7 @@ COUNT = 7
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
     monkeypatch.setattr(openai_batch, "FIRST_POLL", 0.0)
+    monkeypatch.setattr(openai_batch, "GONE_SECONDS", 0.0)
     with batch_server() as running:
         yield running
 
@@ -166,6 +168,43 @@ def test_who_is_asked_to_stop_leaves_the_batch_under_way_and_the_next_one_waits_
     server.batches[0]["left"] = 0
     assert ask(server, tmp_path) == texts()
     assert len(server.batches) == 1
+
+
+def test_a_slow_pod_does_not_send_what_another_has_given_up_for_it(server, tmp_path: Path) -> None:
+    """Another pod begins, and ends, while the first has noted its batch and not created it yet."""
+    record, answers = Journal(LocalStore(tmp_path), "journal", "slow"), list[list[str]]()
+    claim = record.claim
+
+    def claim_too_late(batch: Batch) -> bool:
+        answers.append(ask(server, tmp_path))
+        return claim(batch)
+
+    record.claim = claim_too_late  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        engine(server, record).generate(requests())
+    assert (answers, len(server.batches)) == ([texts()], 1)
+    assert ask(server, tmp_path) == texts()
+    assert journal(tmp_path).usage()["requests"] == COUNT
+
+
+def test_a_batch_that_somebody_is_about_to_send_is_waited_for(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another pod begins between the first one's claim and the creation of its batch."""
+    monkeypatch.setattr(openai_batch, "GONE_SECONDS", 600.0)
+    record, answers, looked = Journal(LocalStore(tmp_path), "journal", "slow"), list[list[str]](), threading.Event()
+    server.before = lambda what: looked.set() if what == "GET batches" else None
+    other = threading.Thread(target=lambda: answers.append(ask(server, tmp_path)))
+    claim = record.claim
+
+    def claim_and_dawdle(batch: Batch) -> bool:
+        claimed = claim(batch)
+        other.start()
+        assert looked.wait(60)
+        return claimed
+
+    record.claim = claim_and_dawdle  # type: ignore[method-assign]
+    assert [reply.text for reply in engine(server, record).generate(requests())] == texts()
+    other.join()
+    assert (answers, len(server.batches)) == ([texts()], 1)
 
 
 class Killed(BaseException):

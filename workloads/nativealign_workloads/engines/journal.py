@@ -1,6 +1,7 @@
 """The durable record of what one shard asks engines, so that nobody pays twice and every request is in the bill.
 
     <prefix>/<writer>-<n>.json   {"intents": […], "batches": […], "settled": […]}
+    <prefix>-leaving/<batch>     the writer that may send a batch, or say that it never left
 
 Before a request leaves for an endpoint its intent is here: what it may cost at most. When the answer is here too, with what was
 billed, the intent is settled. An intent that nobody settled stands for a request whose answer was lost, e.g. in a killed process;
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 from nativealign_workloads.engines.billing import Json, billed_together
 from nativealign_workloads.engines.protocol import Reply, Request
-from nativealign_workloads.store import ObjectStore
+from nativealign_workloads.store import AlreadyExists, ObjectStore
 
 WRITE_SECONDS = 0.1
 """From the begin of one write to that of the next: what comes meanwhile goes together."""
@@ -168,6 +169,14 @@ class Journal:
         intents = [asdict(intent) for intent in batch.intents]
         self._add({"intents": intents, "batches": [{"name": batch.name, "id": "", "intents": intents}]})
         return self.batches[batch.name]
+
+    def claim(self, batch: Batch) -> bool:
+        """Whether it is this writer's to send the batch, or to say that it never left: the first to ask has the say."""
+        try:
+            self._store.create(f"{self._prefix}-leaving/{batch.name}", self._writer.encode())
+        except AlreadyExists:
+            return False
+        return True
 
     def batch_left(self, batch: Batch, identifier: str) -> None:
         """The endpoint has taken it under this id."""

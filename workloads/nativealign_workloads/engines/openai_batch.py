@@ -22,13 +22,17 @@ from nativealign_workloads.engines.journal import Batch, Intent, Journal, Key, S
 from nativealign_workloads.engines.openai_endpoint import Bill, Endpoint, NothingUsable, Rejected, estimated_tokens
 from nativealign_workloads.engines.pacing import Backoff
 from nativealign_workloads.engines.protocol import Reply, Request
-from nativealign_workloads.errors import ConfigError, StepError, UnavailableError
+from nativealign_workloads.errors import ConfigError, StepError, StoppedError, UnavailableError
 
 MAX_REQUESTS, MAX_BYTES = 10_000, 190_000_000
 """Of one batch, whose answers are in memory together; OpenAI takes 50,000 and 200 MB."""
 ATTEMPTS = 6
 FIRST_POLL, LAST_POLL = 1.0, 60.0
 """Seconds between two questions whether a batch is done, doubling."""
+LEAVING_SECONDS = 300.0
+"""From the claim to send a batch to the last moment at which its creation may begin; it may last as long."""
+GONE_SECONDS = 2 * LEAVING_SECONDS
+"""After which a batch that somebody has claimed, and that the endpoint does not know, will never be there."""
 KEPT_SECONDS = 30 * 86400
 """How long an endpoint keeps the answers to a batch; older ones are not looked for."""
 PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
@@ -110,17 +114,19 @@ class OpenAIBatchEngine:
     def _send(self, batch: Batch, requests: dict[Key, Request]) -> None:
         content = b"".join(self._line(intent.id, requests[intent.key]) for intent in batch.intents)
         file = self._call(lambda: self._client.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch"))
-
-        asked = False
+        if not self._journal.claim(batch):
+            raise StoppedError("Stopped", f"another pod asks what batch {batch.name} was to ask", "its answers are used")
+        claimed, asked = time.monotonic(), False
 
         def create() -> str:
             nonlocal asked
             found, asked = self._find(batch) if asked else "", True
-            named = {NAME: batch.name}
-            return (
-                found
-                or self._client.batches.create(input_file_id=file.id, endpoint=PATH, completion_window="24h", metadata=named).id
-            )
+            if found:
+                return found
+            if time.monotonic() - claimed > LEAVING_SECONDS:
+                raise self._unavailable(f"batch {batch.name} could not be created")
+            client, named = self._client.with_options(timeout=LEAVING_SECONDS), {NAME: batch.name}
+            return client.batches.create(input_file_id=file.id, endpoint=PATH, completion_window="24h", metadata=named).id
 
         self._journal.batch_left(batch, self._call(create))
 
@@ -133,7 +139,9 @@ class OpenAIBatchEngine:
     def _finish(self, batch: Batch) -> dict[Key, Exception]:
         """Waits for a batch and settles it; what there is no reply for, and why."""
         batch.id = batch.id or self._call(lambda: self._find(batch))
-        if not batch.id:  # it never left
+        if not batch.id and not self._journal.claim(batch):
+            batch.id = self._wait_for_leaving(batch)
+        if not batch.id:  # it never left, and never will
             self._journal.settle_batch(batch, map(Settlement, batch.intents))
             return {}
         ended = self._wait(batch.id)
@@ -149,6 +157,15 @@ class OpenAIBatchEngine:
             if isinstance(problem, StepError):  # what no other attempt can mend
                 raise problem
         return problems
+
+    def _wait_for_leaving(self, batch: Batch) -> str:
+        """The endpoint's id of a batch that somebody has claimed, who may have died; "" where it does not come."""
+        began, found = time.monotonic(), ""
+        while not found and time.monotonic() - began < GONE_SECONDS:
+            self._pause(FIRST_POLL)
+            self._journal.alive()
+            found = self._call(lambda: self._find(batch))
+        return found
 
     def _wait(self, identifier: str) -> RemoteBatch:
         pause = FIRST_POLL
