@@ -87,15 +87,28 @@ def _keys(rows: list[tuple[int, int, int, int]]) -> np.ndarray:
 def test_documents_of_a_bucket_are_linked_where_they_agree() -> None:
     rows = [(7, 30, 0, 1), (7, 10, 1, 1), (7, 20, 2, 9), (7, 40, 3, 1), (8, 5, 4, 1), (9, 1, 5, 1), (9, 2, 6, 1)]
     for order in (rows, rows[::-1]):
-        assert keys.links(_keys(order), 1.0).tolist() == [[0, 3], [1, 0], [1, 3], [5, 6]]
+        assert keys.links(_keys(order), 1.0).tolist() == [[1, 0], [1, 3], [5, 6]]
     assert keys.links(_keys([]), 1.0).shape == (0, 2)
 
 
-def test_in_a_large_bucket_each_is_compared_with_the_first_and_its_neighbours() -> None:
-    count = 5 * keys.NEIGHBOURS
-    edges = keys.links(_keys([(7, number, number, 1) for number in range(count)]), 1.0).tolist()
-    expected = {(a, b) for b in range(count) for a in range(b) if a == 0 or b - a <= keys.NEIGHBOURS}
-    assert {tuple(edge) for edge in edges} == expected
+@given(st.lists(st.sampled_from([1, 1, 1, 2, 3]), min_size=1, max_size=80), st.integers(1, 6))
+def test_in_a_large_bucket_each_is_compared_with_the_first_and_its_neighbours(values: list[int], neighbours: int) -> None:
+    """What is together in the end is what all these comparisons put together, by no more links than documents and neighbours."""
+    with patch.object(keys, "NEIGHBOURS", neighbours):
+        edges = keys.links(_keys([(7, number, number, value) for number, value in enumerate(values)]), 1.0).tolist()
+    places = range(len(values))
+    compared = [(a, b) for b in places for a in range(b) if a == 0 or b - a <= neighbours]
+    together = [(a, b) for a, b in compared if values[a] == values[b]]
+    assert set(map(tuple, edges)) <= set(together)
+    described = _described([(0, 1, f"{number:032x}") for number in places])
+    with TemporaryDirectory() as one, TemporaryDirectory() as other:
+        found, expected = _stands_for(edges, described, Path(one), 10), _stands_for(together, described, Path(other), 10)
+    assert found == expected
+
+
+def test_copies_in_a_bucket_are_each_linked_with_the_first_alone() -> None:
+    edges = keys.links(_keys([(7, number, number, 1) for number in range(1000)]), 1.0)
+    assert edges.tolist() == [[0, number] for number in range(1, 1000)]
 
 
 def test_sketches_agree_from_the_share_of_bits_on_that_is_asked_for() -> None:

@@ -100,31 +100,40 @@ def links(keys: Keys, agreement: float) -> Edges:
     """Pairs of documents of the same key whose sketches agree, shape (n, 2).
 
     By rank, each document is compared with the first of its bucket and with the NEIGHBOURS after it: with all in a bucket of up to
-    NEIGHBOURS + 1. agreement: share of the sketch's bits that are equal, at least.
+    NEIGHBOURS + 1. Two that both agree with the first are linked by that. agreement: share of the sketch's bits that are equal, at
+    least.
     """
     order = np.lexsort((keys["rank"], keys["key"]))
     key, place = keys["key"][order], np.arange(len(order))
     opens = np.concatenate([np.ones(min(1, len(key)), bool), key[1:] != key[:-1]])
     firsts = np.maximum.accumulate(np.where(opens, place, 0))
-    found = [_agreeing(keys, order[firsts], order, agreement, place - firsts > NEIGHBOURS)]
+    as_first = _agree(keys, order[firsts], order, agreement)
+    linked = as_first & ~opens
+    found = [_pairs(keys, order[firsts[linked]], order[linked])]
     for distance in range(1, NEIGHBOURS + 1):
         same = key[distance:] == key[:-distance]
         if not same.any():
             break
-        found.append(_agreeing(keys, order[:-distance], order[distance:], agreement, same))
-    edges: Edges = np.unique(np.concatenate(found), axis=0)
-    return edges
+        unlinked = same & ~(as_first[distance:] & as_first[:-distance])
+        left, right = order[:-distance][unlinked], order[distance:][unlinked]
+        agree = _agree(keys, left, right, agreement)
+        found.append(_pairs(keys, left[agree], right[agree]))
+    pairs = np.unique(np.concatenate(found))
+    return np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).astype(np.uint32)
 
 
-def _agreeing(keys: Keys, left: Places, right: Places, agreement: float, chosen: NDArray[np.bool_]) -> Edges:
-    """Documents of the chosen pairs of places whose sketches agree, shape (n, 2)."""
-    left, right = left[chosen], right[chosen]
+def _pairs(keys: Keys, left: Places, right: Places) -> NDArray[np.uint64]:
+    """The documents of pairs of places, each pair as one number: the left one in its upper half."""
+    return (keys["document"][left].astype(np.uint64) << np.uint64(32)) | keys["document"][right]
+
+
+def _agree(keys: Keys, left: Places, right: Places, agreement: float) -> NDArray[np.bool_]:
+    """Of pairs of places, whether the sketches agree."""
     sketch = keys["sketch"]
     most = np.floor((1 - agreement) * 8 * sketch.shape[1] + 1e-9)
     size = max(1, COMPARED_BYTES // sketch.shape[1])
-    agree = [np.empty(0, bool)]
+    found = [np.empty(0, bool)]
     for start in range(0, len(left), size):
         differing = sketch[left[start : start + size]] ^ sketch[right[start : start + size]]
-        agree.append(np.bitwise_count(differing).sum(axis=1, dtype=np.int64) <= most)
-    both = np.concatenate(agree)
-    return np.stack([keys["document"][left[both]], keys["document"][right[both]]], axis=1)
+        found.append(np.bitwise_count(differing).sum(axis=1, dtype=np.int64) <= most)
+    return np.concatenate(found)
