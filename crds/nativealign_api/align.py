@@ -282,7 +282,8 @@ class WorkerTraining(Model):
     lora: Lora | None = None
     """Trains adapters instead of all weights. Default: all weights."""
     held_out_percent: Annotated[float, Field(ge=0, le=50)] = 2.0
-    """Pairs that are not trained on, in percent and at most 500: their loss and their guards show what the worker has learnt."""
+    """Pairs that are not trained on, of whole documents, in percent and about 500 at most: their loss and their guards show what
+    the worker has learnt."""
     evaluate_every_steps: Annotated[int, Field(ge=1, le=10**6)] = 50
     """Steps between two measurements of the held-out loss; the last step is always measured."""
     patience: Annotated[int | None, Field(ge=1, le=1000)] = None

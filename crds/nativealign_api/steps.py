@@ -86,7 +86,7 @@ ALIGN_STEPS = (
     _step("annotate", 4, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
           _sharded("score", accelerator=True, enabled=_by_perplexity), _single("sample"), _sharded("annotate"), COMMIT,
           enabled=_has_worker),
-    _step("train-worker", 3, "worker.base worker.train chunking", "annotate conduct worker.base",
+    _step("train-worker", 4, "worker.base worker.train chunking", "annotate conduct worker.base",
           PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
           resources="worker.resources", enabled=_has_worker),
     _step("rewrite", 5, "rewrite chunking expert worker.base decontamination",

@@ -19,7 +19,7 @@ from nativealign_workloads.align.clean import clean_text
 from nativealign_workloads.align.rewrite import Rewriter, document_row
 from nativealign_workloads.align.statistics import agreement, effect
 from nativealign_workloads.align.statistics import summarize as summarize_measure
-from nativealign_workloads.align.train_worker import identity_limit
+from nativealign_workloads.align.train_worker import documents_to_hold_out, identity_limit
 from nativealign_workloads.conduct import BUILTIN, load_conduct
 from nativealign_workloads.engines import Reply, Request
 from nativealign_workloads.errors import StepError
@@ -99,6 +99,15 @@ def test_the_original_of_a_refused_chunk_never_stands_whatever_the_expert_says(a
 def test_identity_pairs_stay_within_their_share(changed: int, percent: float) -> None:
     allowed = identity_limit(changed, percent)
     assert allowed * 100 <= percent * (changed + allowed) + 1e-6 * (changed + allowed)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=4), st.integers(1, 9), max_size=30), st.integers(0, 40), st.integers(0, 3))
+def test_whole_documents_are_held_out_about_as_many_as_are_wanted(pairs: dict[str, int], wanted: int, seed: int) -> None:
+    held = documents_to_hold_out(pairs, wanted, seed)
+    total = sum(pairs[document] for document in held)
+    assert total <= sum(pairs.values()) / 2
+    assert total < wanted + max([*pairs.values(), 1])
+    assert held == documents_to_hold_out(dict(reversed(pairs.items())), wanted, seed)
 
 
 class Racing:

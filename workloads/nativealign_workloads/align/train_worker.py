@@ -1,8 +1,8 @@
 """train-worker: supervised fine-tuning of the alignment worker on the pairs, loss on the answer only."""
 
 import math
-from collections.abc import Iterator
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,9 @@ def write_samples(context: Context, model: Path, settings: WorkerTraining) -> tu
 
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     chosen = Chosen(context, settings)
-    pairs = chosen.pairs(tokenizer)
-    for name, part in ((HELD_OUT, chosen.hold_out(pairs)), (PAIRS, (pair for _, pair in pairs))):
+    for name, held_out in ((HELD_OUT, True), (PAIRS, False)):
         with ShardWriter(context.scratch / name) as writer:
-            write_pairs(part, settings.sequence_length, tokenizer.pad_token_id or 0, writer)
+            write_pairs(chosen.pairs(tokenizer, held_out), settings.sequence_length, tokenizer.pad_token_id or 0, writer)
     if chosen.used == len(chosen.held_out):
         raise DataError("NoPairs", "no pair of the seed sample can be trained on", "see the annotate step's guards in the report")
     return len(Shard.open(context.scratch / PAIRS, settings.sequence_length)), chosen
@@ -107,29 +106,24 @@ class Chosen:
     def __init__(self, context: Context, settings: WorkerTraining) -> None:
         self._context, self._settings = context, settings
         self._conduct, _ = pinned_conduct(context)
-        self.used = self.too_long = self.identity = 0
+        self.used = self.too_long = self.identity = self._identities = 0
         self.held_out: list[Json] = []
         """Rows of the pairs that are not trained on."""
         facts = manifest(context.store, context.job.inputs["annotate"])["facts"]
-        self._to_hold_out = min(MAX_HELD_OUT, int(facts["accepted"] * settings.held_out_percent / 100))
+        self._rows = sorted(self._accepted(), key=self._rank)
+        wanted = min(MAX_HELD_OUT, int(facts["accepted"] * settings.held_out_percent / 100))
+        self._held = documents_to_hold_out(Counter(row["id"] for row in self._rows), wanted, settings.seed)
         self._identity_limit = identity_limit(facts["accepted"] - facts["unchanged"], settings.max_identity_percent)
 
     def dropped(self) -> dict[str, int]:
         """Pairs that were left out, by reason."""
         return {"tooLong": self.too_long, "identity": self.identity}
 
-    def hold_out(self, pairs: Iterator[tuple[Json, Pair]]) -> Iterator[Pair]:
-        """Takes the first pairs out; they are as random as the seed. Their documents may have others that are trained on."""
-        for row, pair in islice(pairs, self._to_hold_out):
-            self.held_out.append(row)
-            yield pair
-
-    def pairs(self, tokenizer: Any) -> Iterator[tuple[Json, Pair]]:
-        """Row, and token ids of prompt and answer, in an order that depends on the seed alone."""
-        identities = 0
-        for row in sorted(self._accepted(), key=self._rank):
-            identities += row["unchanged"]
-            if row["unchanged"] and identities > self._identity_limit:
+    def pairs(self, tokenizer: Any, held_out: bool) -> Iterator[Pair]:
+        """Token ids of prompt and answer, those to hold out or the others, in an order that depends on the seed alone."""
+        for row in (row for row in self._rows if (row["id"] in self._held) is held_out):
+            self._identities += row["unchanged"]
+            if row["unchanged"] and self._identities > self._identity_limit:
                 self.identity += 1
                 continue
             messages = render_messages(self._conduct, row["origin"], row["context"], "worker")
@@ -139,13 +133,26 @@ class Chosen:
                 self.too_long += 1
                 continue
             self.used += 1
-            yield row, pair
+            self.held_out += [row] if held_out else []
+            yield pair
 
     def _accepted(self) -> Iterator[Json]:
         return (row for row in step_rows(self._context.store, self._context.job.inputs["annotate"], "pairs") if row["accepted"])
 
     def _rank(self, row: Json) -> int:
         return xxhash.xxh3_64_intdigest(f"{row['id']}:{row['chunk']}", self._settings.seed)
+
+
+def documents_to_hold_out(pairs: Mapping[str, int], wanted: int, seed: int) -> set[str]:
+    """Documents, by how many pairs each has, that have about so many pairs together, at most by one document more: a worker is
+    measured on whole documents that it has not seen. Half of all pairs are left to train on.
+    """
+    chosen, held, half = set[str](), 0, sum(pairs.values()) / 2
+    for document in sorted(pairs, key=lambda document: xxhash.xxh3_64_intdigest(document, seed)):
+        if held < wanted and held + pairs[document] <= half:
+            chosen.add(document)
+            held += pairs[document]
+    return chosen
 
 
 def held_out_facts(context: Context, model: Path, rows: list[Json], settings: WorkerTraining) -> Json:
