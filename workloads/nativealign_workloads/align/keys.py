@@ -124,8 +124,8 @@ def links(keys: Keys, agreement: float) -> Edges:
 
 def _pairs(keys: Keys, left: Places, right: Places) -> NDArray[np.uint64]:
     """The documents of pairs of places, each pair as one number: the left one in its upper half."""
-    first: NDArray[np.uint64] = keys["document"][left].astype(np.uint64)
-    return (first << np.uint64(32)) | keys["document"][right]
+    numbers: NDArray[np.uint64] = keys["document"].astype(np.uint64)
+    return (numbers[left] << np.uint64(32)) | numbers[right]
 
 
 def _agree(keys: Keys, left: Places, right: Places, agreement: float) -> NDArray[np.bool_]:
