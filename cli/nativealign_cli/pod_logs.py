@@ -39,9 +39,12 @@ class PodLog:
 
 
 def lines_after(last: str, text: str) -> list[tuple[str, str]]:
-    """(time, line) of the lines of a log with timestamps that are later than a time."""
-    stamped = (line.partition(" ")[::2] for line in text.splitlines())
-    return [(time, line) for time, line in stamped if time > last]
+    """(time, line) of the lines of a log with timestamps that are later than a time.
+
+    Of a bar that draws itself anew, which is one line, it is what the bar shows last.
+    """
+    stamped = (line.partition(" ")[::2] for line in text.split("\n") if line)
+    return [(time, line.rstrip("\r").rpartition("\r")[2]) for time, line in stamped if time > last]
 
 
 def to_seconds(time: str) -> str:

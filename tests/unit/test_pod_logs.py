@@ -65,5 +65,10 @@ def test_times_are_asked_for_in_whole_seconds(time: str, whole: str) -> None:
     assert to_seconds(time) == whole
 
 
+def test_a_bar_that_draws_itself_anew_is_one_line_and_hides_none_after_it() -> None:
+    node, log = Node(at(1, "weights:   0%\rweights: 100%\r") + at(2, "two"), at(3, "three")), PodLog()
+    assert [read(node, log) for _ in range(2)] == [["weights: 100%", "two"], ["three"]]
+
+
 def test_an_empty_line_is_a_line() -> None:
     assert lines_after("", at(1, "")) == [(at(1, "").split()[0], "")]

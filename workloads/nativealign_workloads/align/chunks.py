@@ -126,7 +126,12 @@ def open_endpoint(context: Context, spec: OpenAISpec, name: str, journal: Journa
 
 def open_journal(context: Context, engine: str) -> Journal:
     """The record of what this shard has asked `engine` (expert, worker or judge) so far."""
-    return Journal(context.store, f"{answers_prefix(context)}/{engine}", context.writer, context.progress.alive)
+
+    def alive() -> None:
+        context.progress.alive(**{f"{engine}Answers": journal.answers})
+
+    journal = Journal(context.store, f"{answers_prefix(context)}/{engine}", context.writer, alive)
+    return journal
 
 
 def budget_prefix(context: Context, engine: str) -> str:
