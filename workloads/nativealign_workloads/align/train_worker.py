@@ -106,14 +106,14 @@ class Chosen:
     def __init__(self, context: Context, settings: WorkerTraining) -> None:
         self._context, self._settings = context, settings
         self._conduct, _ = pinned_conduct(context)
-        self.used = self.too_long = self.identity = self._identities = 0
+        self.used = self.too_long = self.identity = 0
         self.held_out: list[Json] = []
         """Rows of the pairs that are not trained on."""
         facts = manifest(context.store, context.job.inputs["annotate"])["facts"]
-        self._rows = sorted(self._accepted(), key=self._rank)
-        wanted = min(MAX_HELD_OUT, int(facts["accepted"] * settings.held_out_percent / 100))
+        identities = identity_limit(facts["accepted"] - facts["unchanged"], settings.max_identity_percent)
+        self._rows = list(self._with_few_identities(identities))
+        wanted = min(MAX_HELD_OUT, int(len(self._rows) * settings.held_out_percent / 100))
         self._held = documents_to_hold_out(Counter(row["id"] for row in self._rows), wanted, settings.seed)
-        self._identity_limit = identity_limit(facts["accepted"] - facts["unchanged"], settings.max_identity_percent)
 
     def dropped(self) -> dict[str, int]:
         """Pairs that were left out, by reason."""
@@ -122,10 +122,6 @@ class Chosen:
     def pairs(self, tokenizer: Any, held_out: bool) -> Iterator[Pair]:
         """Token ids of prompt and answer, those to hold out or the others, in an order that depends on the seed alone."""
         for row in (row for row in self._rows if (row["id"] in self._held) is held_out):
-            self._identities += row["unchanged"]
-            if row["unchanged"] and self._identities > self._identity_limit:
-                self.identity += 1
-                continue
             messages = render_messages(self._conduct, row["origin"], row["context"], "worker")
             answer = tokenizer(row["rewritten"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
             pair = Pair(prompt_ids(messages, tokenizer), answer)
@@ -135,6 +131,15 @@ class Chosen:
             self.used += 1
             self.held_out += [row] if held_out else []
             yield pair
+
+    def _with_few_identities(self, limit: int) -> Iterator[Json]:
+        identities = 0
+        for row in sorted(self._accepted(), key=self._rank):
+            identities += row["unchanged"]
+            if row["unchanged"] and identities > limit:
+                self.identity += 1
+            else:
+                yield row
 
     def _accepted(self) -> Iterator[Json]:
         return (row for row in step_rows(self._context.store, self._context.job.inputs["annotate"], "pairs") if row["accepted"])
