@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 
 from nativealign_workloads.engines.budget import Limits, Short
-from nativealign_workloads.store import AlreadyExists, NotFound, ObjectStore
+from nativealign_workloads.store import NotFound, ObjectStore
 
 OF_A_SHARD = 8
 """Grants for each shard in a layer. What a shard does not use of its last one is lost to the others, so grants are small."""
@@ -62,21 +62,13 @@ class Grants:
                 requests, tokens = (max(limit or 0, known) for limit, known in zip(self._limits, found[-1], strict=True))
                 if (requests, tokens) == found[-1]:
                     return found[1:]
-                self._create(key, json.dumps({"requests": requests, "tokens": tokens}).encode())
-
-    def _create(self, key: str, content: bytes) -> bool:
-        """False where somebody else was faster."""
-        try:
-            self._store.create(key, content)
-        except AlreadyExists:
-            return False
-        return True
+                self._store.try_create(key, json.dumps({"requests": requests, "tokens": tokens}).encode())
 
     def _helps(self, grant: int, short: Short) -> bool:
         return all(self._part(which, grant) for which, is_short in enumerate(short) if is_short)
 
     def _take(self, grant: int) -> bool:
-        if not self._create(f"{self._prefix}/taken/{grant:06d}", str(self._shard).encode()):
+        if not self._store.try_create(f"{self._prefix}/taken/{grant:06d}", str(self._shard).encode()):
             return False
         self._store.create(f"{self._mine}{grant:06d}", b"")
         self._held.add(grant)

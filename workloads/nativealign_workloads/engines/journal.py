@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 from nativealign_workloads.engines.billing import Json, billed_together
 from nativealign_workloads.engines.protocol import Reply, Request
-from nativealign_workloads.store import AlreadyExists, ObjectStore
+from nativealign_workloads.store import ObjectStore
 
 WRITE_SECONDS = 0.1
 """From the begin of one write to that of the next: what comes meanwhile goes together."""
@@ -172,11 +172,7 @@ class Journal:
 
     def claim(self, batch: Batch) -> bool:
         """Whether it is this writer's to send the batch, or to say that it never left: the first to ask has the say."""
-        try:
-            self._store.create(f"{self._prefix}-leaving/{batch.name}", self._writer.encode())
-        except AlreadyExists:
-            return False
-        return True
+        return self._store.try_create(f"{self._prefix}-leaving/{batch.name}", self._writer.encode())
 
     def batch_left(self, batch: Batch, identifier: str) -> None:
         """The endpoint has taken it under this id."""

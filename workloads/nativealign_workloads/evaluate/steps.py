@@ -28,7 +28,6 @@ from nativealign_workloads.evaluate.benchmarks import BenchmarkRequest
 from nativealign_workloads.evaluate.pinned import bring
 from nativealign_workloads.evaluate.run import evaluate_model, read_rows
 from nativealign_workloads.sources import model_folder
-from nativealign_workloads.store import AlreadyExists
 
 ROLES = ("model", "baseline")
 BITS = "bits-per-byte"
@@ -98,10 +97,7 @@ def _on_progress(context: Context, answers: Path, kept: str, name: str, done: in
 
 
 def _keep(context: Context, prefix: str, path: Path) -> None:
-    try:
-        context.store.create(f"{prefix}/{path.name}", path.read_bytes())
-    except AlreadyExists:
-        return
+    context.store.try_create(f"{prefix}/{path.name}", path.read_bytes())
 
 
 def _judge(context: Context, journal: Journal) -> Any:

@@ -97,6 +97,14 @@ class ObjectStore(ABC):
         on its way looks just like that; who must know the winner puts the writer's name into `data`.
         """
 
+    def try_create(self, key: str, data: bytes) -> bool:
+        """As `create`; False where another content is there."""
+        try:
+            self.create(key, data)
+        except AlreadyExists:
+            return False
+        return True
+
     @abstractmethod
     def upload(self, key: str, path: Path) -> None:
         """Store the content of a local file, as `write` does but without holding it in memory."""
