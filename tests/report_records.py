@@ -113,7 +113,9 @@ def align_job() -> Job:
         "annotate": manifest("annotate", seed),
         "train-worker": manifest("train-worker", training),
         "rewrite": manifest(
-            "rewrite", {"chunks": CHUNKS, "guards": guards, "usage": {"requests": 30, "tokens": 9876}}, tally["rewrite"]
+            "rewrite",
+            {"chunks": CHUNKS, "guards": guards, "usage": {"requests": 30, "tokens": 9876}, "rejected": [rejected()]},
+            tally["rewrite"],
         ),
         "assess": manifest("assess", {"documents": 10, "measures": measures, "gates": [], "samples": samples()}),
     }
@@ -151,6 +153,13 @@ def samples() -> list[Json]:
         {"id": digest("s2"), "states": ["Original"], "guards": ["LengthRatio (Original)"], "origin": KEPT, "rewritten": KEPT}
         | head,
     ]
+
+
+def rejected() -> Json:
+    """As rewrite writes the worst answer of a guard."""
+    place = {"id": digest("s1"), "corpus": "web", "key": "web.jsonl", "chunk": 0, "try": 0, "by": "vllm:worker"}
+    guard = {"guard": "LengthRatio", "value": 0.125, "limit": 0.5, "action": "Original"}
+    return place | guard | {"origin": BEFORE, "rewritten": f"ملخص {SCRIPT}"}
 
 
 def pretrain_job() -> Job:

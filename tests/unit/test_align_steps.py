@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from random import Random
 from statistics import fmean, stdev
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ from nativealign_workloads.align.annotate import counted, summarize
 from nativealign_workloads.align.assess import gates, kept_items, preservation
 from nativealign_workloads.align.chunks import counter, cut, unless_overtaken
 from nativealign_workloads.align.clean import clean_text
-from nativealign_workloads.align.rewrite import Rewriter, document_row
+from nativealign_workloads.align.rejected import KEPT, Worst
+from nativealign_workloads.align.rewrite import Rewriter, document_row, rejected_answers
 from nativealign_workloads.align.statistics import agreement, effect
 from nativealign_workloads.align.statistics import summarize as summarize_measure
 from nativealign_workloads.align.train_worker import documents_to_hold_out, identity_limit
@@ -69,6 +71,35 @@ def test_a_text_that_says_something_else_is_rejected_and_the_original_stands() -
     assert row["rewritten"] == TEXT
     assert row["chunks"][0]["state"] == "Original"
     assert "WordLost" in [guard["guard"] for guard in row["chunks"][0]["guards"]]
+
+
+def test_a_rejected_answer_is_kept_with_each_guard_that_it_broke() -> None:
+    pieces = cut("d", TEXT, Chunking(), counter(None))
+    worker = Scripted("w", "", TEXT[: len(TEXT) // 3])
+    found = Rewriter(CONDUCT, Rewrite(max_retries=1), worker, Scripted("e"), 1.4).run(pieces)
+    answers = list(rejected_answers({"id": "d", "corpus": "c", "key": "k"}, found))
+    assert next((answer["guard"], answer["try"], answer["rewritten"]) for answer in answers) == ("Empty", 0, "")
+    assert {(answer["guard"], answer["try"]) for answer in answers} >= {("LengthRatio", 1), ("WordLost", 1)}
+    assert {answer["origin"] for answer in answers} == {TEXT}
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1), st.integers(0, 9)), max_size=30), st.randoms())
+def test_the_worst_answers_of_a_guard_are_kept_in_whatever_order_they_come(
+    given_answers: list[tuple[str, float, int]], shuffled: Random
+) -> None:
+    answers = [
+        {"guard": guard, "value": value, "limit": 0.5, "id": f"{number}", "chunk": n, "try": 0}
+        for n, (guard, value, number) in enumerate(given_answers)
+    ]
+    one, another = Worst(), Worst()
+    for answer in answers:
+        one.add(answer)
+    for answer in shuffled.sample(answers, len(answers)):
+        another.add(answer)
+    assert one.answers() == another.answers()
+    for guard in "ab":
+        kept = [abs(answer["value"] - 0.5) for answer in one.answers() if answer["guard"] == guard]
+        assert kept == sorted((abs(a["value"] - 0.5) for a in answers if a["guard"] == guard), reverse=True)[:KEPT]
 
 
 def test_an_empty_answer_is_asked_again_as_another_attempt_and_then_the_original_stands() -> None:

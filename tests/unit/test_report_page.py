@@ -123,6 +123,12 @@ def test_rejected_answers_are_told_in_plain_words() -> None:
     assert "LengthRatio the rewriting is much shorter or longer than the original 0.5 to 1.6 Original 18 60.0" in text
 
 
+def test_the_worst_rejected_answers_stand_beside_their_chunks() -> None:
+    text = _text(records.align_job())
+    assert "LengthRatio (Original) 0.125 limit 0.5 · web" in text
+    assert "Rejected answer ملخص" in text
+
+
 def test_without_a_worker_the_expert_is_named() -> None:
     job = records.align_job()
     given = {name: value for name, value in job.spec.items() if name != "worker"}

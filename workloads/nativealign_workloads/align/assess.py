@@ -6,7 +6,6 @@ commit   the gates, and the manifest that the report reads
 
 import heapq
 import math
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -24,6 +23,7 @@ from nativealign_workloads.align.chunks import (
     pinned_conduct,
     unless_overtaken,
 )
+from nativealign_workloads.align.shown import shown
 from nativealign_workloads.align.statistics import Values, agreement, effect, summarize
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
 from nativealign_workloads.conduct import Conduct
@@ -37,9 +37,6 @@ from nativealign_workloads.sources import model_folder
 
 SHOWN = 24
 """Before/after samples in the report."""
-
-SHOWN_CHARACTERS = 1500
-"""Length at which a shown sample is cut."""
 
 JUDGE_TOKENS = 128
 
@@ -89,7 +86,7 @@ def _measure(shard: ShardCommit) -> Json:
         "keptOfAll": {name: kept_of_all(items) for name, items in kept.items()},
         **bill,
     }
-    shard.commit(**facts, samples=shown(rows))
+    shard.commit(**facts, samples=samples(rows))
     clear_answers(context)
     return {"metrics": means(facts["measures"])}
 
@@ -208,7 +205,7 @@ def mean_of_orders(first: list[float], second: list[float]) -> list[float]:
     return [fmean(pair) if pair else float("nan") for pair in pairs]
 
 
-def shown(rows: list[Json]) -> list[Json]:
+def samples(rows: list[Json]) -> list[Json]:
     """Samples for the report: changed texts first, then texts of which a guard kept the original, then unchanged ones, by id."""
     changed = [row for row in rows if row["origin"] != row["rewritten"]]
     same = [row for row in rows if row["origin"] == row["rewritten"]]
@@ -216,18 +213,14 @@ def shown(rows: list[Json]) -> list[Json]:
     others = [row for row in same if row not in rejected]
     third = SHOWN // 3
     chosen = [*changed[: SHOWN - min(third, len(rejected)) - min(2, len(others))], *rejected[:third], *others[:third]]
-    return [_shown(row) for row in chosen[:SHOWN]]
+    return [_sample(row) for row in chosen[:SHOWN]]
 
 
-def _shown(row: Json) -> Json:
+def _sample(row: Json) -> Json:
     states = [chunk["state"] for chunk in row["chunks"]]
     guards = sorted({f"{guard['guard']} ({guard['action']})" for chunk in row["chunks"] for guard in chunk["guards"]})
-    texts = {name: _cut(row[name]) for name in ("origin", "rewritten")}
+    texts = {name: shown(row[name]) for name in ("origin", "rewritten")}
     return {"id": row["id"], "corpus": row["corpus"], "key": row["key"], "states": states, "guards": guards, **texts}
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else re.sub(r"\s+\S*$", "", text[:SHOWN_CHARACTERS]) + " …"
 
 
 def gates(settings: AlignGates, chunks: dict[str, int], facts: Json) -> list[Json]:

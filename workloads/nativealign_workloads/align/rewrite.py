@@ -1,12 +1,12 @@
 """rewrite: let the worker, or without one the expert, rewrite the whole corpus; guards decide what may stand.
 
 Reads the deduplicated documents; writes `documents` with `origin` (the cleaned text) and `rewritten` (the paper's field names), and
-for every chunk what became of it and why. A document of which nothing is left, or which has come to hold a question of a benchmark
-that is kept out, is `removed`.
+for every chunk what became of it and why; `rejected` has the worst answers of each guard. A document of which nothing is left, or
+which has come to hold a question of a benchmark that is kept out, is `removed`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,8 +31,9 @@ from nativealign_workloads.align.chunks import (
     unless_overtaken,
 )
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
+from nativealign_workloads.align.rejected import Worst, rejected_answer
 from nativealign_workloads.align.waves import Cut, answered, waves
-from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, rows_between, run_of, shard_records
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, rows_between, run_of, shard_records
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines import Engine, Reply
@@ -69,13 +70,19 @@ class Rewriting:
     """Engine whose answer decided."""
     verdicts: list[Verdict] = field(default_factory=list)
     """Every guard that an answer broke, over all tries."""
+    rejected: list[tuple[str, str, Sequence[Verdict]]] = field(default_factory=list)
+    """Engine, answer and the guards that it broke."""
     tries: int = 0
     usage: Json = field(default_factory=lambda: billed_together([]))
     """What endpoints billed for it; the worker's own answers cost nothing."""
 
     def dump(self) -> Json:
-        guards = [{"guard": v.guard, "value": round(v.value, 4), "limit": v.limit, "action": v.action} for v in self.verdicts]
+        guards = [_dump(verdict) for verdict in self.verdicts]
         return {"state": self.state, "by": self.by, "tries": self.tries, "tokens": self.piece.tokens, "guards": guards}
+
+
+def _dump(verdict: Verdict) -> Json:
+    return {"guard": verdict.guard, "value": round(verdict.value, 4), "limit": verdict.limit, "action": verdict.action}
 
 
 class Rewriter:
@@ -131,6 +138,8 @@ class Rewriter:
         if engine is self._expert:
             result.usage = billed_together([result.usage, billed(reply)])
         result.verdicts += verdicts
+        if verdicts and not failed:
+            result.rejected.append((engine.name, reply.text, verdicts))
         if action is None:
             result.state, result.text = ("Unchanged", origin) if unchanged(origin, reply.text) else ("Rewritten", reply.text)
         elif action is Action.DROP:
@@ -152,6 +161,15 @@ def document_row(row: Json, results: list[Rewriting], lineage: Json) -> Json:
     }
 
 
+def rejected_answers(row: Json, results: list[Rewriting]) -> Iterator[Json]:
+    """Every answer to a document's chunks that was rejected, once for each guard that it broke."""
+    for result in results:
+        chunk = result.piece.chunk
+        for number, (by, answer, verdicts) in enumerate(result.rejected):
+            for verdict in verdicts:
+                yield rejected_answer(row, chunk.index, number, by, _dump(verdict), chunk.text, answer)
+
+
 def run(context: Context) -> Json:
     """Phase `rewrite`: one shard."""
     shard = ShardCommit(context)
@@ -167,8 +185,8 @@ def _rewrite(shard: ShardCommit) -> Json:
     return {"counts": facts["chunks"], "usage": expert.usage()}
 
 
-def _rewritten(context: Context, expert_journal: Journal) -> Iterator[Json]:
-    """The output rows of one shard, in the order of its documents."""
+def _rewritten(context: Context, expert_journal: Journal) -> Iterator[tuple[Json, list[Json]]]:
+    """The output rows of one shard, in the order of its documents, each with the answers that were rejected."""
     settings, chunking = context.job.require("rewrite", Rewrite), context.job.require("chunking", Chunking)
     conduct, conduct_hash = pinned_conduct(context)
     worker, tokenizer = _open_worker(context, settings) if "train-worker" in context.job.inputs else (None, None)
@@ -178,14 +196,15 @@ def _rewritten(context: Context, expert_journal: Journal) -> Iterator[Json]:
     documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in _documents(context))
     with closing(Rewriter(conduct, settings, worker, expert, ratio)) as rewriter:
 
-        def rewrite(wave: list[Cut]) -> list[Json]:
-            results = iter(rewriter.run([piece for document in wave for piece in document.pieces]))
-            return [document_row(found.row, list(islice(results, len(found.pieces))), lineage) for found in wave]
+        def rewrite(wave: list[Cut]) -> list[tuple[Json, list[Json]]]:
+            answers = iter(rewriter.run([piece for document in wave for piece in document.pieces]))
+            results = [(found.row, list(islice(answers, len(found.pieces)))) for found in wave]
+            return [(document_row(row, own, lineage), list(rejected_answers(row, own))) for row, own in results]
 
         with closing(answered(context, waves(documents, rewriter.wave), rewrite, rewriter.interrupt)) as found:
-            for row in found:
+            for each in found:
                 context.progress.advance()
-                yield row
+                yield each
 
 
 def _documents(context: Context) -> Iterator[Json]:
@@ -220,15 +239,19 @@ def _open_worker(context: Context, settings: Rewrite) -> tuple[Engine, Path]:
     return worker, folder / "tokenizer.json"
 
 
-def _divide(shard: ShardCommit, rows: Iterable[Json], question_in: Callable[[str], str]) -> tuple[Tally, Json]:
-    """Writes the rows into `documents` and `removed`, and counts them."""
-    tally, states, guards = Tally(), Counter[str](), Counter[str]()
-    for row in rows:
+def _divide(shard: ShardCommit, rows: Iterable[tuple[Json, list[Json]]], question_in: Callable[[str], str]) -> tuple[Tally, Json]:
+    """Writes the rows into `documents` and `removed`, the worst answers into `rejected`, and counts them."""
+    tally, states, guards, worst = Tally(), Counter[str](), Counter[str](), Worst()
+    for row, rejected in rows:
         removed = _why_removed(row["rewritten"], question_in)
         tally.add(row["id"], Outcome.FILTERED if removed else Outcome.OUT, removed.get("reason", ""))
         shard.part("removed" if removed else "documents").add(row | removed)
         states.update(chunk["state"] for chunk in row["chunks"])
         guards.update(f"{guard['guard']}/{guard['action']}" for chunk in row["chunks"] for guard in chunk["guards"])
+        for answer in rejected:
+            worst.add(answer)
+    for answer in worst.answers():
+        shard.part("rejected").add(answer)
     return tally, {"chunks": dict(sorted(states.items())), "guards": dict(sorted(guards.items()))}
 
 
@@ -245,9 +268,13 @@ def commit(context: Context) -> Json:
     records = shard_records(context, "rewrite", step_shards("rewrite", context.job.pinned))
     facts = {name: _sum(record["facts"][name] for record in records) for name in ("chunks", "guards")}
     add_late_usage(context, "rewrite", records)
-    spent = usage(record["facts"]["usage"] for record in records)
+    spent, worst = usage(record["facts"]["usage"] for record in records), Worst()
+    for answer in (row for record in records for row in record_rows(context.store, record, "rejected")):
+        worst.add(answer)
     headline = {"counts": facts["chunks"], "usage": spent}
-    return commit_step(context, records, headline, expected=Tally.load(upstream["tally"]), **facts, usage=spent)
+    return commit_step(
+        context, records, headline, expected=Tally.load(upstream["tally"]), **facts, usage=spent, rejected=worst.answers()
+    )
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

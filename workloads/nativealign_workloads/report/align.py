@@ -156,6 +156,7 @@ def rewriting(job: Job) -> Json | None:
         "states": states,
         "total": total,
         "guards": _guards(facts["guards"], total, job.conduct),
+        "rejected": rejected(job),
         "plain": plain_words(job, chunks),
     }
 
@@ -253,15 +254,25 @@ def samples(job: Job) -> list[Json]:
     return [_sample(sample, language, number) for number, sample in enumerate(job.facts("assess").get("samples", []))]
 
 
+def rejected(job: Job) -> list[Json]:
+    """The worst answers of each guard, beside the chunks that they were to replace."""
+    return [answer | _sides(answer, job.conduct.get("language")) for answer in job.facts("rewrite").get("rejected", [])]
+
+
+def _sides(shown: Json, language: str | None) -> Json:
+    """Both texts of a sample, with the words marked that changed."""
+    before, after = text.compare(shown["origin"], shown["rewritten"])
+    return {"before": before, "after": after, "direction": text.direction(shown["origin"]), "language": language}
+
+
 def _sample(sample: Json, language: str | None, number: int) -> Json:
-    before, after = text.compare(sample["origin"], sample["rewritten"])
     states = {state: sample["states"].count(state) for state in wording.STATES if state in sample["states"]}
-    return sample | {
-        "before": before,
-        "after": after,
-        "same": sample["origin"] == sample["rewritten"],
-        "states": states,
-        "direction": text.direction(sample["origin"]),
-        "language": language,
-        "open": number < OPEN_SAMPLES,
-    }
+    return (
+        sample
+        | _sides(sample, language)
+        | {
+            "same": sample["origin"] == sample["rewritten"],
+            "states": states,
+            "open": number < OPEN_SAMPLES,
+        }
+    )

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
+from nativealign_workloads.align.shown import CUT
+
 Direction = Literal["rtl", "ltr", "auto"]
 Run = tuple[bool, str]
 """Whether the other side lacks it, and the text."""
-
-CUT = " …"
-"""End of a sample that assess cut."""
 
 _REORDERING = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _CONTROLS = [c for c in (*range(0x20), 0x7F) if chr(c) not in "\t\n"]
