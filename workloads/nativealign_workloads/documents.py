@@ -35,16 +35,13 @@ def _attributes(record: Record, corpus: Corpus) -> Json:
 
 def _records(context: Context, corpus: Corpus, unit: Json) -> Iterator[Record | BadRecord]:
     source = open_source(context, corpus.uri)
-    offset, step = unit["stride"]
     info = source.store.stat(f"{source.folder}{unit['key']}")
     if info is None or info.etag != unit["etag"]:
         problem = f"{corpus.uri}: {unit['key']} is not what it was when the job started"
         raise NoInputError("InputChanged", problem, "create a new job")
-    read = partial(read_records, format=corpus.format, fields=fields_of(corpus))
+    read = partial(read_records, format=corpus.format, fields=fields_of(corpus), stride=tuple(unit["stride"]))
     with source.store.open(f"{source.folder}{unit['key']}") as stream:
-        for record in read(stream, unit["key"]):
-            if record.ordinal % step == offset:
-                yield record
+        yield from read(stream, unit["key"])
 
 
 def view_documents(context: Context, prefix: str, view: str, shard: int, shards: int) -> Iterator[tuple[str, str]]:

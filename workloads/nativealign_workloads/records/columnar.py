@@ -1,12 +1,14 @@
 """Parquet files and Arrow streams row by row. Called by `read_records`; a stream is read in pages, never as a whole."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import repeat
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .model import BadRecord, Broken, Fields, Record, Truncated, checked
+from .model import BadRecord, Broken, Fields, Parse, Record, Truncated, checked
 
 READ_BYTES = 1 << 20
 BATCH_BYTES = 8 << 20
@@ -21,7 +23,7 @@ def columnar_schema(stream: BinaryIO, format: str) -> dict[str, str]:
     return {field.name: str(field.type) for field in schema}
 
 
-def columnar_records(stream: BinaryIO, format: str, fields: Fields, max_record_bytes: int) -> Iterator[Record | BadRecord]:
+def columnar_records(stream: BinaryIO, format: str, fields: Fields, max_record_bytes: int) -> Iterator[Parse]:
     """Every row as a record; rows without usable text as BadRecords. Raises Truncated or Broken where reading ends."""
     try:
         _check_end(stream, format)
@@ -34,22 +36,22 @@ def columnar_records(stream: BinaryIO, format: str, fields: Fields, max_record_b
         raise Broken(f"{format}: {exc}") from None
 
 
-def _parquet(stream: BinaryIO, fields: Fields, limit: int) -> Iterator[Record | BadRecord]:
+def _parquet(stream: BinaryIO, fields: Fields, limit: int) -> Iterator[Parse]:
     file = pq.ParquetFile(stream, buffer_size=READ_BYTES)
     if problem := _text_problem(file.schema_arrow, fields.text):
         return _all_bad(file.metadata.num_rows, *problem)
     return _rows(_parquet_batches(file, fields), file.schema_arrow, fields, limit)
 
 
-def _arrow(stream: BinaryIO, fields: Fields, limit: int) -> Iterator[Record | BadRecord]:
+def _arrow(stream: BinaryIO, fields: Fields, limit: int) -> Iterator[Parse]:
     reader = pa.ipc.open_stream(stream)
     if problem := _text_problem(reader.schema, fields.text):
         return _all_bad(sum(batch.num_rows for batch in reader), *problem)
     return _rows(reader, reader.schema, fields, limit)
 
 
-def _all_bad(count: int, reason: str, detail: str) -> Iterator[BadRecord]:
-    return (BadRecord(row, reason, f"row {row}: {detail}") for row in range(count))
+def _all_bad(count: int, reason: str, detail: str) -> Iterator[Parse]:
+    return repeat(lambda row: BadRecord(row, reason, f"row {row}: {detail}"), count)
 
 
 def _check_end(stream: BinaryIO, format: str) -> None:
@@ -77,15 +79,12 @@ def _text_problem(schema: pa.Schema, text_field: str) -> tuple[str, str] | None:
     return "WrongTextType", f"column {text_field!r} is {kind}, not a string"
 
 
-def _rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, fields: Fields, limit: int) -> Iterator[Record | BadRecord]:
+def _rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, fields: Fields, limit: int) -> Iterator[Parse]:
     known = [name if name and schema.get_field_index(name) >= 0 else None for name in fields.attributes]
-    ordinal = 0
     for batch in batches:
-        others = [batch.column(name) if name else None for name in known]
-        for row, text in enumerate(batch.column(fields.text)):
-            values = (None if column is None else column[row].as_py() for column in others)
-            yield _record(ordinal, text, fields.text, limit, *values)
-            ordinal += 1
+        texts, others = batch.column(fields.text), [batch.column(name) if name else None for name in known]
+        for row in range(batch.num_rows):
+            yield partial(_record, row=row, texts=texts, others=others, text_field=fields.text, max_record_bytes=limit)
 
 
 def _parquet_batches(file: pq.ParquetFile, fields: Fields) -> Iterator[pa.RecordBatch]:
@@ -102,8 +101,11 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
     return min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean)))
 
 
-def _record(ordinal: int, text: pa.Scalar, text_field: str, max_record_bytes: int, *attributes: object) -> Record | BadRecord:
-    where = f"row {ordinal}"
+def _record(
+    ordinal: int, row: int, texts: pa.Array, others: list[pa.Array | None], text_field: str, max_record_bytes: int
+) -> Record | BadRecord:
+    """Row `row` of a batch: its text, and what `checked` takes beside it."""
+    where, text = f"row {ordinal}", texts[row]
     if isinstance(text, pa.DictionaryScalar):
         text = text.value
     if not text.is_valid:
@@ -111,6 +113,7 @@ def _record(ordinal: int, text: pa.Scalar, text_field: str, max_record_bytes: in
     content = text.as_buffer()
     if content.size > max_record_bytes:
         return BadRecord(ordinal, "RecordTooLarge", f"{where}: more than {max_record_bytes} bytes")
+    attributes = (None if column is None else column[row].as_py() for column in others)
     try:
         return checked(ordinal, content.to_pybytes().decode(), where, *attributes)
     except UnicodeDecodeError as exc:

@@ -1,5 +1,6 @@
 """What a reader yields, and the checks that every document's text must pass."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -48,6 +49,10 @@ class BadRecord:
     ordinal: int
     reason: str
     detail: str
+
+
+Parse = Callable[[int], Record | BadRecord]
+"""A record that has been read but not looked into: what it is, by its ordinal."""
 
 
 def checked(

@@ -15,7 +15,7 @@ from nativealign_workloads.errors import UsageError
 from .decompress import plain_blocks
 from .formats import COLUMNAR, MAGIC_SIZE, compression_of, detect_format
 from .lines import Line, split_lines
-from .model import BadRecord, Broken, Fields, Record, Truncated, checked
+from .model import BadRecord, Broken, Fields, Parse, Record, Truncated, checked
 from .warc import warc_records
 
 MAX_RECORD_BYTES = 16 << 20
@@ -30,9 +30,10 @@ def read_records(
     *,
     format: str,
     fields: Fields,
+    stride: tuple[int, int] = (0, 1),
     max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> Records:
-    """Read one object.
+    """Read one object: of (offset, step) = `stride` the records whose ordinal is offset modulo step; others are not parsed.
 
     `format` is Jsonl (one object a line), Text (one document a line), Warc (its plain texts), Parquet, Arrow or Auto, by
     the name. Parquet and Arrow need a seekable stream; the others may be compressed with gzip or zstd. A record of more
@@ -42,23 +43,21 @@ def read_records(
     chosen = detect_format(key) if format == "Auto" else format
     if chosen is None:
         raise UsageError("UnknownFormat", f"the name {key} does not tell its format", "set the corpus' format")
-    return _to_the_break(_records(stream, key, chosen, fields, max_record_bytes), key)
+    found = _to_the_break(_parses(stream, key, chosen, fields, max_record_bytes), key)
+    offset, step = stride
+    return (parse(ordinal) for ordinal, parse in enumerate(found) if ordinal % step == offset)
 
 
-def _to_the_break(records: Records, key: str) -> Records:
+def _to_the_break(parses: Iterator[Parse], key: str) -> Iterator[Parse]:
     """The records; where the file breaks off or proves damaged, one BadRecord stands for the rest."""
-    following = 0
     try:
-        for record in records:
-            yield record
-            following = record.ordinal + 1
-    except Truncated as exc:
-        yield BadRecord(following, "TruncatedFile", f"{key}: {exc}")
-    except Broken as exc:
-        yield BadRecord(following, "BrokenFile", f"{key}: {exc}")
+        yield from parses
+    except (Truncated, Broken) as exc:
+        reason = "TruncatedFile" if isinstance(exc, Truncated) else "BrokenFile"
+        yield partial(BadRecord, reason=reason, detail=f"{key}: {exc}")
 
 
-def _records(stream: BinaryIO, key: str, format: str, fields: Fields, max_record_bytes: int) -> Records:
+def _parses(stream: BinaryIO, key: str, format: str, fields: Fields, max_record_bytes: int) -> Iterator[Parse]:
     head = _head(stream)
     compression = compression_of(key, format, head)
     if format in COLUMNAR:
@@ -71,7 +70,7 @@ def _records(stream: BinaryIO, key: str, format: str, fields: Fields, max_record
         return
     lines = split_lines(plain_blocks(stream, head, compression), max_record_bytes)
     parse = partial(_json_record, fields=fields) if format == "Jsonl" else _text_record
-    yield from _line_records(lines, parse, max_record_bytes)
+    yield from _line_parses(lines, parse, max_record_bytes)
 
 
 def _head(stream: BinaryIO) -> bytes:
@@ -82,18 +81,26 @@ def _head(stream: BinaryIO) -> bytes:
     return head
 
 
-def _line_records(lines: Iterator[Line], parse: Callable[[int, bytes, str], Record | BadRecord], max_record_bytes: int) -> Records:
-    ordinal = 0
+def _line_parses(
+    lines: Iterator[Line], parse: Callable[[int, bytes, str], Record | BadRecord], max_record_bytes: int
+) -> Iterator[Parse]:
     for line in lines:
-        where = f"line {line.number}, byte {line.offset}"
         content = line.content if line.number > 1 or line.content is None else line.content.removeprefix(BOM)
-        if content is None:
-            yield BadRecord(ordinal, "RecordTooLarge", f"{where}: more than {max_record_bytes} bytes")
-        elif content.strip():
-            yield parse(ordinal, content.removesuffix(b"\r"), where)
-        else:
-            continue
-        ordinal += 1
+        if content is None or content.strip():
+            yield partial(_line_record, line=line, content=content, parse=parse, max_record_bytes=max_record_bytes)
+
+
+def _line_record(
+    ordinal: int,
+    line: Line,
+    content: bytes | None,
+    parse: Callable[[int, bytes, str], Record | BadRecord],
+    max_record_bytes: int,
+) -> Record | BadRecord:
+    where = f"line {line.number}, byte {line.offset}"
+    if content is None:
+        return BadRecord(ordinal, "RecordTooLarge", f"{where}: more than {max_record_bytes} bytes")
+    return parse(ordinal, content.removesuffix(b"\r"), where)
 
 
 def _text_record(ordinal: int, content: bytes, where: str) -> Record | BadRecord:
