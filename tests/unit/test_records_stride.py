@@ -21,12 +21,26 @@ def parquet() -> bytes:
     return buffer.getvalue()
 
 
+def damaged_dictionary() -> bytes:
+    """Arrow batches of which the second refers to a word that its dictionary does not have."""
+    buffer, words = io.BytesIO(), pa.array(["a", "b"])
+    batches = [
+        pa.record_batch({"text": pa.DictionaryArray.from_arrays(pa.array(n, pa.int8()), words, safe=False)})
+        for n in ([0, 1], [1, 7])
+    ]
+    with pa.ipc.new_stream(buffer, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return buffer.getvalue()
+
+
 FILES = {
     "a.jsonl": LINES,
     "a.jsonl.gz": gzip.compress(LINES, mtime=0),
     "a.warc": wet(*[b"text %d" % n for n in range(9)], compressed=False, page=True),
     "a.warc.gz": wet(*[b"text %d" % n for n in range(9)], compressed=True, page=True),
     "a.parquet": parquet(),
+    "a.arrow": damaged_dictionary(),
 }
 
 
@@ -43,3 +57,8 @@ def test_shards_that_share_a_file_read_each_record_once(key: str, shards: int, p
     for shard, records in enumerate(parts):
         assert {record.ordinal % shards for record in records} <= {shard}
     assert sorted((record for records in parts for record in records), key=lambda record: record.ordinal) == read(data, key, (0, 1))
+
+
+def test_a_damaged_dictionary_ends_the_file_after_the_rows_before_it() -> None:
+    found = read(FILES["a.arrow"], "a.arrow", (0, 1))
+    assert [record.text if isinstance(record, Record) else record.reason for record in found] == ["a", "b", "BrokenFile"]

@@ -82,9 +82,14 @@ def _text_problem(schema: pa.Schema, text_field: str) -> tuple[str, str] | None:
 def _rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, fields: Fields, limit: int) -> Iterator[Parse]:
     known = [name if name and schema.get_field_index(name) >= 0 else None for name in fields.attributes]
     for batch in batches:
-        texts, others = batch.column(fields.text), [batch.column(name) if name else None for name in known]
+        texts, *others = (_dense(batch.column(name)) if name else None for name in (fields.text, *known))
         for row in range(batch.num_rows):
             yield partial(_record, row=row, texts=texts, others=others, text_field=fields.text, max_record_bytes=limit)
+
+
+def _dense(column: pa.Array) -> pa.Array:
+    """Without a dictionary; one that has not what is asked of it raises here, where all who share the file see it."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _parquet_batches(file: pq.ParquetFile, fields: Fields) -> Iterator[pa.RecordBatch]:
@@ -106,8 +111,6 @@ def _record(
 ) -> Record | BadRecord:
     """Row `row` of a batch: its text, and what `checked` takes beside it."""
     where, text = f"row {ordinal}", texts[row]
-    if isinstance(text, pa.DictionaryScalar):
-        text = text.value
     if not text.is_valid:
         return BadRecord(ordinal, "WrongTextType", f"{where}: {text_field!r} is null, not a string")
     content = text.as_buffer()
