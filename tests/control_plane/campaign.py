@@ -43,7 +43,8 @@ END = "<!-- end -->"
 """Of the page's table."""
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
 """What was tried, and at which commit."""
-AT_ONCE = 16
+AT_ONCE = 9
+"""Runs; more of them wait for each other on two cores."""
 NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
 """No command runs."""
 STORE = {"bucket": "alignment", "endpoint": NOWHERE.endpoint, "credentialsSecret": {"name": "s3"}}

@@ -13,6 +13,7 @@ Renewals of the Lease are not counted. One proxy serves one operator.
 """
 
 import asyncio
+import contextlib
 import json
 import ssl
 import threading
@@ -113,11 +114,12 @@ class Proxy:
         async with self._session.get(url, headers=headers, timeout=timeout) as answer:
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
             await response.prepare(request)
-            async for line in answer.content:
-                for sent in await self._event(line):
-                    await response.write(sent)
-                    if sent == GONE:
-                        return response
+            with contextlib.suppress(ConnectionResetError):  # the operator was killed
+                async for line in answer.content:
+                    for sent in await self._event(line):
+                        await response.write(sent)
+                        if sent == GONE:
+                            return response
         return response
 
     async def _event(self, line: bytes) -> list[bytes]:
