@@ -227,7 +227,7 @@ def completed(kind: str) -> Json:
 
 
 def suspend_and_resume(api: ControlPlane, kind: str, namespace: str, child: str) -> None:
-    """While the pod of a child runs."""
+    """While the pod of a child runs, until that child is gone: it may not end meanwhile, which would be as good."""
     path = path_of(kind, namespace, "web")
 
     def runs() -> bool:
@@ -239,8 +239,13 @@ def suspend_and_resume(api: ControlPlane, kind: str, namespace: str, child: str)
 
     poll(runs, f"{child} in {namespace}", WAIT_SECONDS, str)
     api.request("PATCH", path, {"spec": {"suspend": True}}, form=MERGE)
+
+    def is_gone() -> bool:
+        return api.request("GET", path_of("Job", namespace, child))[0] == 404
+
     poll(is_suspended, f"suspension in {namespace}", WAIT_SECONDS, str)
     api.request("PATCH", path, {"spec": {"suspend": False}}, form=MERGE)
+    poll(is_gone, f"end of {child} in {namespace}", WAIT_SECONDS, str)
 
 
 @contextmanager
