@@ -227,7 +227,7 @@ def completed(kind: str) -> Json:
 
 
 def suspend_and_resume(api: ControlPlane, kind: str, namespace: str, child: str) -> None:
-    """While the pod of a child runs, until that child is gone: it may not end meanwhile, which would be as good."""
+    """While the pod of a child runs. Returns when that child is gone: who lets its pod end before may find it complete."""
     path = path_of(kind, namespace, "web")
 
     def runs() -> bool:
@@ -237,12 +237,11 @@ def suspend_and_resume(api: ControlPlane, kind: str, namespace: str, child: str)
     def is_suspended() -> bool:
         return bool(api.request("GET", path)[1]["status"].get("state") == "Suspended")
 
-    poll(runs, f"{child} in {namespace}", WAIT_SECONDS, str)
-    api.request("PATCH", path, {"spec": {"suspend": True}}, form=MERGE)
-
     def is_gone() -> bool:
         return api.request("GET", path_of("Job", namespace, child))[0] == 404
 
+    poll(runs, f"{child} in {namespace}", WAIT_SECONDS, str)
+    api.request("PATCH", path, {"spec": {"suspend": True}}, form=MERGE)
     poll(is_suspended, f"suspension in {namespace}", WAIT_SECONDS, str)
     api.request("PATCH", path, {"spec": {"suspend": False}}, form=MERGE)
     poll(is_gone, f"end of {child} in {namespace}", WAIT_SECONDS, str)
