@@ -70,11 +70,13 @@ def test_no_text_of_the_corpus_runs_as_code(page: Any) -> None:
 
 
 def test_arabic_samples_run_from_right_to_left(page: Any) -> None:
-    cells = page.locator(".sample .corpus p", has_text="الجامع")
-    found = cells.evaluate_all("cells => cells.map(c => [getComputedStyle(c).direction, c.lang])")
-    assert found == [["rtl", "ar"], ["rtl", "ar"]]
-    before, after = (page.locator(f".sample .text.{side}").first.bounding_box() for side in ("before", "after"))
-    assert before["x"] > after["x"] or before["y"] < after["y"], "before comes first for a right-to-left reader"
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    for section in (page.locator(f"#alignjob-default-news-{name}") for name in ("rewriting", "samples")):
+        cells = section.locator(".sample .corpus p", has_text="الجامع")
+        found = cells.evaluate_all("cells => cells.map(c => [getComputedStyle(c).direction, c.lang])")
+        assert {tuple(cell) for cell in found} == {("rtl", "ar")}
+        before, after = (section.locator(f".sample .text.{side}").first.bounding_box() for side in ("before", "after"))
+        assert before["x"] > after["x"] or before["y"] < after["y"], "before comes first for a right-to-left reader"
 
 
 def test_the_page_is_never_wider_than_the_screen(page: Any) -> None:
