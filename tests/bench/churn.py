@@ -2,7 +2,8 @@
 
 Of twenty EvalJobs one runs: its first child has a pod of kwok's (kwok_nodes.py), which is asked for its progress and answers with
 news each time. Four wait for a PretrainJob that does not exist. The others are finished, with the status of one that went through
-all its steps; their Jobs and pods are gone, as after their time to live. The operator starts over all of them.
+all its steps; their Jobs and pods are gone, as after their time to live. The operator starts over all of them; the
+changes begin when it has looked at each.
 
 A change sets or takes back `spec.suspend` of a waiting job; its status has followed when a write of it tells the changed generation
 (`status.observedGeneration`), as a watch sees it. Prints JSON: the seconds from the start until every job has its status and every
@@ -19,6 +20,7 @@ import random
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,10 +28,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
 from tests.bench.load import Json, operator_of_image, resident, until, with_connections
 from tests.bench.many_jobs import NAMESPACE, eval_job
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.kwok_nodes import MERGE, kwok_nodes
+from tests.cluster.s3 import free_port
 from tests.cluster.servers import answers, wait_for
 from tests.control_plane.campaign import NOWHERE, PlayedPods, run_once
 from tests.control_plane.kubelet import NODE
@@ -173,6 +177,13 @@ def change(plane: ControlPlane, names: list[str], per_second: float, seconds: fl
         delays.asked(name, answer["metadata"]["generation"], time.monotonic())
 
 
+def jobs_looked_at(port: int) -> float:
+    """What the operator's metrics say: a job counts once it has been reconciled."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return sum(sample.value for family in families if family.name == "nativealign_jobs" for sample in family.samples)
+
+
 def unsettled(plane: ControlPlane, running: set[str]) -> int:
     """Jobs whose status is not of their generation, or that should run and do not yet, by a complete list in pages."""
     found, query = 0, "?limit=500"
@@ -199,15 +210,16 @@ def minutes(pid: int, stop: threading.Event, found: list[int]) -> None:
 
 def churn(plane: ControlPlane, folder: Path, count: int, seconds: float) -> Json:
     names = create_jobs(plane, finished_status(plane, folder), count)
-    running = set(names["runs"])
+    running, port = set(names["runs"]), free_port()
     delays, stop, sizes = Delays(), threading.Event(), list[int]()
     with (
         kwok_nodes(plane, folder / "kwok"),
         answering_pods(folder),
-        operator_of_image(plane, folder / "operator") as operator,
+        operator_of_image(plane, folder / "operator", port) as operator,
     ):
         began = time.monotonic()
         api = plane.anew()
+        until(lambda: jobs_looked_at(port) == count, "each job was looked at")
         until(lambda: unsettled(api, running) == 0, "the status of each job")
         started = time.monotonic()
         threads = [

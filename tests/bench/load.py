@@ -29,10 +29,10 @@ sys.exit(main())
 
 
 @contextmanager
-def operator_of_image(plane: ControlPlane, folder: Path) -> Iterator[Server]:
-    """Ready."""
+def operator_of_image(plane: ControlPlane, folder: Path, port: int | None = None) -> Iterator[Server]:
+    """Ready; its metrics are at the port, by default a free one."""
     folder.mkdir(exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     environment = operator_environment(plane, NOWHERE, folder, port=str(port))
     with running(Server("operator", [sys.executable, "-c", AS_IN_ITS_IMAGE], folder, environment)) as server:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "operator", server.log)
