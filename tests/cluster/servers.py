@@ -70,13 +70,15 @@ def freeze(process: subprocess.Popen[bytes]) -> None:
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
-def wait_for(look: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS) -> None:
-    """Looks until it is so. Raises RuntimeError with the end of the log."""
+def wait_for(
+    look: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS, pause: float = LOOK_SECONDS
+) -> None:
+    """Looks until it is so, with a pause of so many seconds between. Raises RuntimeError with the end of the log."""
     deadline = time.monotonic() + seconds
     while not look():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} does not start: {log.read_text()[-2000:] if log else ''}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(pause)
 
 
 def answers(url: str) -> bool:

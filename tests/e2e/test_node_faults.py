@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ GANG = TRAINING | {
     "deadlines": {"progressSeconds": FROZEN_SECONDS},
 }
 OUTAGE_SECONDS = 60
+wait = partial(wait_for, seconds=WAIT_SECONDS, pause=1.0)
+"""By kubectl, whose start takes a good part of a second of the processors that the pods need."""
 
 
 def apply(team: Team, kind: str, name: str, spec: Json) -> None:
@@ -74,13 +77,13 @@ def test_a_gang_with_a_stopped_rank_and_then_a_lost_node_trains_to_the_end(
     apply(team, "AlignJob", "web", corpus)
     apply(team, "PretrainJob", "web", GANG)
     assert team.wait("alignjob/web")["status"]["state"] == "Complete", admin.told(team.namespace)
-    wait_for(lambda: has_checkpoint(team, "pretrainjob/web"), "checkpoint", seconds=WAIT_SECONDS)
+    wait(lambda: has_checkpoint(team, "pretrainjob/web"), "checkpoint")
     assert signal_processes(is_second_rank, signal.SIGSTOP)
-    wait_for(lambda: running_jobs(team).count("pj-web-train-train-1") == 2, "second attempt", seconds=WAIT_SECONDS)
+    wait(lambda: running_jobs(team).count("pj-web-train-train-1") == 2, "second attempt")
     node.kubelet.kill()
-    wait_for(lambda: not node.is_ready(), "loss of the node", seconds=WAIT_SECONDS)
+    wait(lambda: not node.is_ready(), "loss of the node")
     third = "pj-web-train-train-2"
-    wait_for(lambda: third in team.admin.kubectl("get", "jobs", "-n", team.namespace), "third attempt", seconds=WAIT_SECONDS)
+    wait(lambda: third in team.admin.kubectl("get", "jobs", "-n", team.namespace), "third attempt")
     node.kubelet.start()
     job = team.wait("pretrainjob/web")
     assert job["status"]["state"] == "Complete", admin.told(team.namespace)
@@ -94,7 +97,7 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     up to 30 s to put it back.
     """
     apply(team, "AlignJob", "web", corpus)
-    wait_for(lambda: bool(running(team)), "pod", seconds=WAIT_SECONDS)
+    wait(lambda: bool(running(team)), "pod")
     before = running(team)
     service = (admin.get("service/kubernetes", "-n", "default")["spec"]["clusterIP"], 443)
     apiserver, etcd = node.plane.servers["kube-apiserver"], node.plane.servers["etcd"]
