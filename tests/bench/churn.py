@@ -2,8 +2,8 @@
 
 Of twenty EvalJobs one runs: its first child has a pod of kwok's (kwok_nodes.py), which is asked for its progress and answers with
 news each time. Four wait for a PretrainJob that does not exist. The others are finished, with the status of one that went through
-all its steps; their Jobs and pods are gone, as after their time to live. The operator starts over all of them; the changes begin when
-it has looked at each.
+all its steps; their Jobs and pods are gone, as after their time to live. The operator starts over all of them; the changes begin
+when it has looked at each.
 
 A change sets or takes back `spec.suspend` of a waiting job; its status has followed when a write of it tells the changed generation
 (`status.observedGeneration`), as a watch sees it. Prints JSON: the seconds from the start until every job has its status and every
