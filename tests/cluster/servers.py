@@ -77,7 +77,7 @@ def wait_for(
     deadline = time.monotonic() + seconds
     while not look():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} does not start: {log.read_text()[-2000:] if log else ''}")
+            raise RuntimeError(f"not after {seconds:.0f} s: {what} {log.read_text()[-2000:] if log else ''}")
         time.sleep(pause)
 
 
