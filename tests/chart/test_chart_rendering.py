@@ -12,6 +12,7 @@ from tests.chart.helm import (
     MATRIX,
     ROOT,
     SCOPED,
+    documents,
     helm,
     identity,
     objects,
@@ -119,7 +120,7 @@ def test_an_upgrade_changes_no_selector(next_chart: Path) -> None:
     values = {"devStore": DEV_STORE, "monitoring": MATRIX["monitored"]["monitoring"]}
     done = render(values, chart=next_chart)
     assert done.returncode == 0, done.stderr
-    later = [value for value in yaml.safe_load_all(done.stdout) if value]
+    later = documents(done.stdout)
     assert selectors(later) == selectors(objects(values))
     assert operator_of(later)["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":99.0.0")
 
@@ -139,7 +140,7 @@ def test_selectors_choose_the_right_pods() -> None:
 
 def test_the_charts_crds_are_the_generated_ones_with_a_keep_policy() -> None:
     copies = {value["metadata"]["name"]: value for value in of_kind(objects({}), "CustomResourceDefinition")}
-    originals = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
+    originals = [value for path in sorted((ROOT / "crds").glob("*.yaml")) for value in documents(path.read_text())]
     assert len(originals) == len(copies) == 3
     for original in originals:
         copy = copies[original["metadata"]["name"]]

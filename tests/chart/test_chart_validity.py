@@ -7,8 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-import yaml
-from tests.chart.helm import MATRIX, objects
+from tests.chart.helm import MATRIX, manifest, objects
 from tests.chart.schemas import FILE
 from tests.cluster.build import binary
 from tests.cluster.control_plane import ControlPlane
@@ -32,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", MATRIX)
 def test_kubeconform_accepts_every_object(name: str, schemas: Path) -> None:
     command = [binary("kubeconform"), "-strict", "-summary", "-output", "json", "-schema-location", f"{schemas}/{FILE}", "-"]
-    done = subprocess.run(command, input=yaml.safe_dump_all(objects(MATRIX[name])), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=manifest(objects(MATRIX[name])), capture_output=True, text=True, timeout=60)
     answer = json.loads(done.stdout)
     assert done.returncode == 0, answer["resources"]
     assert answer["summary"] == {"valid": len(objects(MATRIX[name])), "invalid": 0, "errors": 0, "skipped": 0}
@@ -49,7 +48,7 @@ def test_kubeconform_refuses_an_unknown_field(schemas: Path) -> None:
 @pytest.mark.parametrize("name", MATRIX)
 def test_the_apiserver_accepts_every_object(name: str, plane: ControlPlane) -> None:
     """Also what schemas do not say: names, references between fields, CEL."""
-    text = yaml.safe_dump_all(objects(MATRIX[name]))
+    text = manifest(objects(MATRIX[name]))
     done = plane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-", given=text)
     assert done.returncode == 0, done.stderr
 
@@ -57,7 +56,7 @@ def test_the_apiserver_accepts_every_object(name: str, plane: ControlPlane) -> N
 @pytest.mark.parametrize("name", sorted(MATRIX.keys() - {"bare"}))
 def test_kube_score_finds_nothing_critical(name: str) -> None:
     """But in `bare`, where network policies are switched off, which it would complain of."""
-    assert critical(yaml.safe_dump_all(objects(MATRIX[name])), EXCEPTIONS) == []
+    assert critical(manifest(objects(MATRIX[name])), EXCEPTIONS) == []
 
 
 def test_kube_score_finds_nothing_critical_in_the_jobs() -> None:

@@ -259,6 +259,7 @@ def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, b
     settings = {
         "watch_namespaces": namespace,
         "lease_name": namespace,
+        "lease_seconds": "15",
         "resync_seconds": "15",
         "workers": "2",
     }
@@ -316,21 +317,18 @@ def points(kind: str, base: Run) -> list[Fault]:
 
 
 def chosen(kind: str, base: Run, seed: int) -> list[Fault]:
-    """A part: each fault of events and lists once, and at every kind of write the faults that the seed deals to this kind of job:
-    the three kinds together have each fault at each kind of write. Each is at a point that the seed draws.
+    """A part: the faults that the seed deals to this kind of job. The three kinds together have each fault at each kind of write,
+    and each of events and lists. Each is at a point that the seed draws.
 
     Of the writes up to the last status, with which a run ends; of the events in the first half, since not every run has as many.
     """
     draw = random.Random(f"{kind}:{seed}")
     last = max(number for number, write in enumerate(base.writes, 1) if write.startswith("PATCH"))
-    at = defaultdict[str, list[int]](list)
+    at = defaultdict[str, list[int]](list, {"event": list(range(1, base.events // 2 + 1)), "list": list(range(1, last + 1))})
     for number, write in enumerate(base.writes[:last], 1):
         at[kind_of_write(write)].append(number)
-    faults = [what for on, what in FAULTS if on == "write"]
-    dealt = [(what, write) for what in faults for write in WRITES if dealt_to(what, write, seed) == kind]
-    limits = {"event": base.events // 2, "list": last}
-    others = [Fault(on, what, draw.randint(1, limits[on])) for on, what in FAULTS if on != "write"]
-    return [Fault("write", what, draw.choice(at[write])) for what, write in dealt] + others
+    places = [(on, what, place) for on, what in FAULTS for place in (WRITES if on == "write" else [on])]
+    return [Fault(on, what, draw.choice(at[place])) for on, what, place in places if dealt_to(what, place, seed) == kind]
 
 
 def kind_of_write(write: str) -> str:
@@ -340,9 +338,9 @@ def kind_of_write(write: str) -> str:
     return f"{method} {parts[3] if len(parts) > 3 else parts[1]}"
 
 
-def dealt_to(fault: str, write: str, seed: int) -> str:
-    """The kind of job at whose writes of a kind the seed puts a fault."""
-    return random.Random(f"{fault}:{write}:{seed}").choice(WRITES[write])
+def dealt_to(fault: str, place: str, seed: int) -> str:
+    """The kind of job to which the seed deals a fault at a kind of write, at an event or at a list."""
+    return random.Random(f"{fault}:{place}:{seed}").choice(WRITES.get(place, list(KINDS)))
 
 
 def differences(base: Run, found: Run) -> list[str]:

@@ -1,4 +1,4 @@
-"""A seeded part of the fault campaign: each fault at each kind of write, and of events and lists for each kind of job.
+"""A seeded part of the fault campaign: each fault at each kind of write, and each of events and lists.
 
 `make fault-campaign` runs every point.
 """

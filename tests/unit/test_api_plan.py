@@ -48,6 +48,14 @@ def test_rewrite_has_shards_of_its_own_and_its_digest_holds_their_number() -> No
     assert changed == {"rewrite", "assess"}
 
 
+def test_another_code_of_conduct_changes_what_reads_it_and_nothing_before() -> None:
+    spec = specs.SPECS["AlignJob"]
+    pinned = _pinned("AlignJob", spec)
+    other = pinned.model_copy(update={"inputs": pinned.inputs | {"conduct": "digest of ours"}})
+    before, after = (_digests(_plan("AlignJob", spec, given)) for given in (pinned, other))
+    assert {name for name in before if after[name] != before[name]} == {"annotate", "train-worker", "rewrite", "assess"}
+
+
 @cache
 def _readers(kind: str, path: str) -> frozenset[str]:
     """Steps whose declared fields include the leaf, by the table of steps."""

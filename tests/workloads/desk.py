@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from tests.workloads.pipeline import manifest_of, nativealign, write_manifests
+from tests.workloads.pipeline import manifest_of, nativealign, tally, write_manifests
 
 from nativealign_api.status import JobStatus
 from nativealign_cli.doctor import examine
@@ -120,10 +120,9 @@ class Desk:
         return out.file.getvalue()  # type: ignore[attr-defined]
 
     def tally(self, step: str = "clean") -> Json:
-        """What the step's manifest says of its documents: in, each outcome, and reasons."""
+        """What the step's manifest says of its documents."""
         (digest,) = [found.digest for found in self.status().steps if found.name == step]
-        value = json.loads((self.store / "steps" / step / str(digest) / "manifest.json").read_text())["tally"]
-        return {"in": value["in"]["count"], **{k: v["count"] for k, v in value["outcomes"].items()}, "reasons": value["reasons"]}
+        return tally(self.store, f"steps/{step}/{digest}")
 
 
 def good_store(desk: Desk) -> Path:

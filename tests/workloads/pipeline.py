@@ -325,6 +325,13 @@ def run_phases(
     return (upstream or {}) | {job.reference: digests}
 
 
+def run_job_here(base: Path, spec: Json, until: str = "") -> tuple[Path, dict[str, str]]:
+    """Runs an AlignJob, up to the step `until`, in this process: the store, and the prefix of each step's result in it."""
+    world = World(base / f"world-{len(list(base.glob('world-*')))}").made()
+    digests = run_phases(base, manifest_of("AlignJob", "web", spec), world, run_here, until=until)["AlignJob/web"]
+    return world.store, {step: f"steps/{step}/{digest}" for step, digest in digests.items() if step != "uid"}
+
+
 def _units(base: Path, job: JobObject, step: Step) -> list[list[Unit]]:
     """The indexes of each phase of a step."""
     resolved = [resolve(job, step, phase, store_folder="-", base_directory=str(base)) for phase in step.phases]
@@ -391,6 +398,12 @@ def account(store: Path, prefix: str) -> Ids:
     for row in rows(store, prefix, "removed"):
         ids.setdefault(row["outcome"], []).append(row["id"])
     return ids
+
+
+def tally(store: Path, prefix: str) -> Json:
+    """What a step's manifest says of its documents: in, each outcome, and reasons."""
+    value = json.loads((store / prefix / "manifest.json").read_text())["tally"]
+    return {"in": value["in"]["count"], **{k: v["count"] for k, v in value["outcomes"].items()}, "reasons": value["reasons"]}
 
 
 def assert_conserved(read: list[str], ids: Ids) -> None:

@@ -114,21 +114,21 @@ def test_a_second_run_in_the_same_home_is_refused(desk: Desk) -> None:
 # Corpora
 
 
-@pytest.mark.parametrize(
-    ("uri", "files"),
-    [
-        ("nowhere/", {}),
-        ("corpus/a.jsonl", {}),
-        ("corpus/*.parquet", {"corpus/a.jsonl": GOOD}),
-        ("corpus/", {"corpus/a.jsonl": b"", "corpus/b.jsonl.gz": b""}),
-    ],
-    ids=["missing-folder", "missing-file", "no-match", "zero-bytes"],
-)
-def test_a_corpus_without_any_file_is_named_by_its_uri(desk: Desk, uri: str, files: dict[str, bytes]) -> None:
-    for name, content in files.items():
-        desk.put(name, content)
-    desk.job(ALIGN | {"corpora": [{"name": "web", "uri": uri}]})
-    desk.fails(ExitCode.NO_INPUT, "InputEmpty", f"{uri}: no file with any content", str(desk.folder), "manifest's folder")
+NO_FILE: list[tuple[str, dict[str, bytes]]] = [
+    ("nowhere/", {}),
+    ("corpus/a.jsonl", {}),
+    ("corpus/*.parquet", {"corpus/a.jsonl": GOOD}),
+    ("corpus/", {"corpus/a.jsonl": b"", "corpus/b.jsonl.gz": b""}),
+]
+"""URIs, and the files that are there."""
+
+
+def test_a_corpus_without_any_file_is_named_by_its_uri(desk: Desk) -> None:
+    for uri, files in NO_FILE:
+        for name, content in files.items():
+            desk.put(name, content)
+        desk.job(ALIGN | {"corpora": [{"name": "web", "uri": uri}]})
+        desk.fails(ExitCode.NO_INPUT, "InputEmpty", f"{uri}: no file with any content", str(desk.folder), "manifest's folder")
     desk.job(ALIGN)
     assert_mended(desk)
 
@@ -205,15 +205,15 @@ BROKEN: dict[str, tuple[str, bytes, str, str]] = {
 """Name, content, reason, and what the message says of the place."""
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_corpus_that_is_mostly_unreadable_is_refused_with_the_first_place(desk: Desk, case: str) -> None:
-    name, content, reason, place = BROKEN[case]
-    desk.put(f"corpus/{name}", content)
+def test_a_corpus_that_is_mostly_unreadable_is_refused_with_the_first_place(desk: Desk) -> None:
     desk.job(ALIGN)
-    message = desk.fails(
-        ExitCode.DATA, "TooMuchQuarantined", reason, f"web/{name}: ", place, "the limit is 5 %", "maxQuarantinedPercent"
-    )
-    assert "cannot be read" in message
+    for name, content, reason, place in BROKEN.values():
+        path = desk.put(f"corpus/{name}", content)
+        message = desk.fails(
+            ExitCode.DATA, "TooMuchQuarantined", reason, f"web/{name}: ", place, "the limit is 5 %", "maxQuarantinedPercent"
+        )
+        assert "cannot be read" in message
+        path.unlink()
     assert_mended(desk)
 
 

@@ -4,54 +4,60 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.workloads.desk import ALIGN, DOCUMENTS, Desk, jsonl, texts
-from tests.workloads.pipeline import QUICKSTART, rows
+import pytest
+from tests.workloads.desk import ALIGN, DOCUMENTS, jsonl, texts
+from tests.workloads.pipeline import QUICKSTART, rows, run_job_here, tally
 
-from nativealign_api.vocabulary import ExitCode
+from nativealign_workloads.errors import DataError, NoInputError
 
 QUESTION = "ما اسم العالم العربي الذي ألف كتاب المناظر ووصف فيه طريقة عمل العين وانكسار الضوء في الماء والزجاج"
 ADVERTISEMENT = "اتصل الآن 0501234567"
 
 
+def put_corpus(folder: Path, *documents: str) -> None:
+    (folder / "corpus").mkdir()
+    (folder / "corpus" / "a.jsonl").write_bytes(jsonl([*documents, *texts(seed=2)]))
+
+
 def test_a_question_is_removed_before_the_expert_sees_it_and_where_a_rewriting_brings_it_back(tmp_path: Path) -> None:
     """In the second document an advertisement stands inside of the question, which the rules take out."""
-    desk = Desk(tmp_path, tmp_path / "store")
     vocalised = QUESTION.replace("العالم", "العَالِم")
     words = QUESTION.split()
     parted = f"{texts()[0]}\n{' '.join(words[:9])}\n{ADVERTISEMENT}\n{' '.join(words[9:])}"
-    desk.put("corpus/a.jsonl", jsonl([f"{texts()[1]} {vocalised}؟", parted, *texts(seed=2)]))
-    suite = shutil.copytree(QUICKSTART / "benchmarks", desk.folder / "suite")
+    put_corpus(tmp_path, f"{texts()[1]} {vocalised}؟", parted)
+    suite = shutil.copytree(QUICKSTART / "benchmarks", tmp_path / "suite")
     items = suite / "EXAMS_Arabic" / "exam_test.jsonl"
     first, *others = items.read_text().splitlines()
     asked = json.loads(first) | {"question": QUESTION}
     items.write_text("\n".join([json.dumps(asked, ensure_ascii=False), *others]) + "\n")
     spec = ALIGN | {"decontamination": {"benchmarks": ["exams-ar"], "data": {"uri": "suite"}}}
-    desk.job(spec)
-    status = desk.goes_on()
-    assert desk.tally() == {"in": DOCUMENTS + 2, "out": DOCUMENTS + 1, "filtered": 1, "reasons": {"filtered/Contaminated": 1}}
-    assert desk.tally("rewrite")["reasons"] == {"filtered/Contaminated": 1}
-    for step, place in (("clean", "web/a.jsonl:0"), ("rewrite", "web/a.jsonl:1")):
-        (removed,) = rows(desk.store, status.outputs[step], "removed")
+    store, outputs = run_job_here(tmp_path, spec)
+    told = {"in": DOCUMENTS + 2, "out": DOCUMENTS + 1, "filtered": 1, "reasons": {"filtered/Contaminated": 1}}
+    assert tally(store, outputs["clean"]) == told
+    assert tally(store, outputs["rewrite"])["reasons"] == {"filtered/Contaminated": 1}
+    for step, ordinal in (("clean", 0), ("rewrite", 1)):
+        (removed,) = rows(store, outputs[step], "removed")
         assert (removed["reason"], removed["detail"]) == ("Contaminated", f"exams-ar/{asked['id']}")
-        told = desk.command("explain", "web", place, "--store", desk.store).stdout
-        assert f"{step}: filtered, Contaminated: exams-ar/{asked['id']}" in told
+        assert (removed["key"], removed["ordinal"]) == ("a.jsonl", ordinal)
 
     (suite / "EXAMS_Arabic" / "exam_dev.jsonl").unlink()
-    desk.job(spec, name="again")
-    desk.fails(ExitCode.NO_INPUT, "BenchmarkFileMissing", "benchmark exams-ar: no file exam_dev.jsonl in suite/EXAMS_Arabic")
+    told_of = r"BenchmarkFileMissing: benchmark exams-ar: no file exam_dev\.jsonl in .*/EXAMS_Arabic"
+    with pytest.raises(NoInputError, match=told_of):
+        run_job_here(tmp_path, spec)
 
 
 def test_questions_of_your_own_are_kept_out_too(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, tmp_path / "store")
-    desk.put("corpus/a.jsonl", jsonl([f"{texts()[1]} {QUESTION}؟", *texts(seed=2)]))
+    put_corpus(tmp_path, f"{texts()[1]} {QUESTION}؟")
     asked = json.dumps({"number": "physics-7", "question": QUESTION}, ensure_ascii=False).encode() + b"\n"
-    desk.put("exams/one.jsonl", asked)
+    questions = tmp_path / "exams" / "one.jsonl"
+    questions.parent.mkdir()
+    questions.write_bytes(asked)
     items = {"name": "exams", "uri": "exams/", "textField": "question", "idField": "number"}
-    desk.job(ALIGN | {"decontamination": {"items": [items]}})
-    status = desk.goes_on()
-    (removed,) = rows(desk.store, status.outputs["clean"], "removed")
+    spec = ALIGN | {"decontamination": {"items": [items]}}
+    store, outputs = run_job_here(tmp_path, spec, until="clean")
+    (removed,) = rows(store, outputs["clean"], "removed")
     assert (removed["reason"], removed["detail"]) == ("Contaminated", "exams/physics-7")
 
-    desk.put("exams/one.jsonl", asked + b'{"number": 8}\n')
-    desk.job(ALIGN | {"decontamination": {"items": [items]}}, name="again")
-    desk.fails(ExitCode.DATA, "ItemUnreadable", "decontamination.items exams, one.jsonl: line 2")
+    questions.write_bytes(asked + b'{"number": 8}\n')
+    with pytest.raises(DataError, match=r"ItemUnreadable: decontamination\.items exams, one\.jsonl: line 2"):
+        run_job_here(tmp_path, spec)

@@ -86,7 +86,7 @@ EVERY_POINT = "NATIVEALIGN_EVERY_POINT" in os.environ
 """`NATIVEALIGN_EVERY_POINT=1 make workloads` strikes quick phases everywhere; else some points are drawn with a seed."""
 SLOW = {"train train", "train-worker train", "rewrite rewrite worker", "annotate score", "evaluate evaluate", "export export"}
 """Phases that compute with torch."""
-KILLED, OVERTAKEN = (3, 5), (2, 2)
+KILLED, OVERTAKEN = (2, 3), (1, 1)
 """Points that are drawn: of slow phases, of quick ones."""
 
 
@@ -155,12 +155,12 @@ def copy_model(world: World, export: str, folder: Path) -> None:
 
 
 def points_of(name: str, stage: Stage, of_slow: int, of_quick: int) -> list[int]:
-    """Numbers of the changes to strike before: all, or the first, the last and some in between."""
+    """Numbers of the changes to strike before: all, or the last, which commits, and some before it."""
     every = list(range(1, len(stage.changes) + 1))
     drawn = of_slow if name in SLOW else of_quick
     if len(every) <= drawn or (EVERY_POINT and name not in SLOW):
         return every
-    chosen = sorted({1, every[-1], *random.Random(name).sample(every, drawn - 2)})
+    chosen = sorted([*random.Random(name).sample(every[:-1], drawn - 1), every[-1]])
     print(f"{name}: {len(chosen)} of {len(every)} points:", *(f"\n  {n} {stage.changes[n - 1]}" for n in chosen))
     return chosen
 

@@ -23,6 +23,7 @@ from tests.workloads.pipeline import (
     manifest_of,
     nativealign,
     rows,
+    run_job_here,
     status,
     write_manifests,
 )
@@ -122,11 +123,8 @@ def test_a_judge_that_is_held_to_a_schema_scores_every_sample_in_both_orders(her
         server.next_answer = answer  # type: ignore[method-assign]
         judge = {"model": "served", "endpoint": server.url, "structuredOutputs": True}
         spec = RULES | {"assess": {"documents": 20, "judge": judge}, "gates": {"minJudgeScore": 9.5}}
-        write_manifests(here / "jobs.yaml", manifest_of("AlignJob", "web", spec))
-        ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    found = status(here / "home", "AlignJob/web")
-    facts = manifest_facts(here / "home" / "store", found["outputs"]["assess"])
+        store, outputs = run_job_here(here, spec)
+    facts = manifest_facts(store, outputs["assess"])
     judged = {name: value for name, value in facts["measures"].items() if name.startswith("judge")}
     assert len(judged) == 5
     assert {(value["mean"], value["count"]) for value in judged.values()} == {(10.0, 20)}
@@ -200,10 +198,7 @@ def test_every_document_of_a_real_corpus_is_accounted_for(tmp_path: Path):
     with gzip.open(SAUDI_NEWS) as lines, gzip.open(tmp_path / "news.jsonl.gz", "wb") as kept:
         kept.writelines(islice(lines, 0, None, 8))
     spec = RULES | {"corpora": [{"name": "news", "uri": "news.jsonl.gz"}], "sharding": {"shards": 3}, "maxQuarantinedPercent": 0}
-    write_manifests(tmp_path / "job.yaml", manifest_of("AlignJob", "news", spec))
-    ran = nativealign("run", "job.yaml", "--home", "home", cwd=tmp_path)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    outputs, store = status(tmp_path / "home", "AlignJob/news")["outputs"], tmp_path / "home" / "store"
+    store, outputs = run_job_here(tmp_path, spec)
     clean, dedup, rewrite = (account(store, outputs[step]) for step in ("clean", "dedup", "rewrite"))
     with gzip.open(tmp_path / "news.jsonl.gz") as lines:
         records = sum(1 for _ in lines)

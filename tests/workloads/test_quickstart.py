@@ -7,7 +7,6 @@ import pytest
 import yaml
 from tests.cluster.s3 import s3_server
 from tests.workloads.pipeline import (
-    PRETRAIN,
     QUICKSTART,
     RULES,
     TINY,
@@ -20,7 +19,6 @@ from tests.workloads.pipeline import (
 )
 
 from nativealign_api.vocabulary import ExitCode
-from nativealign_workloads.conduct import BUILTIN
 
 
 def small_quickstart() -> list[dict[str, Any]]:
@@ -123,33 +121,21 @@ class TestTheQuickstart:
         assert AutoModelForCausalLM.from_pretrained(folder / "model").num_parameters() > 0
         assert AutoTokenizer.from_pretrained(folder / "model").vocab_size == TINY["vocabularySize"]
 
-    def test_another_code_of_conduct_runs_what_reads_it_and_nothing_before(self, folder: Path):
-        align = small_quickstart()[0]
-        conduct = BUILTIN["ar-1"].read_text().replace("name: ar-1", "name: ours-1", 1)
-        align["spec"]["codeOfConduct"] = {"inline": conduct}
-        write_manifests(folder / "conduct.yaml", align)
-        ran = nativealign("run", "conduct.yaml", "--home", "home", cwd=folder)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        found = status(folder / "home", "AlignJob/quickstart")
-        assert computed(found["steps"]) == ["inspect", "annotate", "train-worker", "rewrite", "assess"]
 
-
-def test_the_chain_runs_on_an_s3_server(here: Path):
+def test_a_store_on_an_s3_server_holds_what_a_folder_would(here: Path):
+    """On a cluster all three kinds do: tests/control_plane/test_chain.py."""
     with s3_server(here / "s3") as server:
         store = {"store": {"bucket": server.bucket, "prefix": "team/runs", "endpoint": server.endpoint, "region": server.region}}
-        evaluation = {"model": {"pretrainJob": "web"}, "heldOut": {"alignJob": "web"}}
-        specs = {"AlignJob": RULES, "PretrainJob": PRETRAIN, "EvalJob": evaluation}
-        write_manifests(here / "jobs.yaml", *(manifest_of(kind, "web", spec | store) for kind, spec in specs.items()))
+        write_manifests(here / "jobs.yaml", manifest_of("AlignJob", "web", RULES | store))
         keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
         for reused in (False, True):
             ran = nativealign("run", "jobs.yaml", "--home", "home", cwd=here, environment=keys)
             assert ran.returncode == 0, ran.stdout + ran.stderr
-            for kind in specs:
-                steps = status(here / "home", f"{kind}/web")["steps"]
-                assert {step["state"] for step in steps} == {"Committed"}
-                assert {step["reused"] for step in steps if step["name"] != "inspect"} == {reused}
-        ran = nativealign("download", "PretrainJob/web", "model", "--home", "home", cwd=here, environment=keys)
+            steps = status(here / "home", "AlignJob/web")["steps"]
+            assert {step["state"] for step in steps} == {"Committed"}
+            assert {step["reused"] for step in steps if step["name"] != "inspect"} == {reused}
+        ran = nativealign("download", "AlignJob/web", "dataset", "--home", "home", cwd=here, environment=keys)
         assert ran.returncode == 0, ran.stdout + ran.stderr
-        assert (here / "model" / "model.safetensors").is_file()
+        assert list((here / "dataset" / "data").glob("aligned-*"))
     assert not (here / "home" / "store").exists()
-    assert len(list((here / "home").rglob("report.html"))) == 4
+    assert len(list((here / "home").rglob("report.html"))) == 1
