@@ -37,7 +37,7 @@ def test_two_jobs_of_equal_digests_in_two_namespaces_make_one_result(
     site: Site, plane: ControlPlane, s3: S3Server, node: TestKubelet
 ) -> None:
     other = Site(plane, node, s3, make_namespace(plane, s3))
-    spec = align(site)
+    spec = align(site, sharding={"shards": 2})
     for place in (site, other):
         place.apply("AlignJob", "web", spec)
     ended = [place.finished("AlignJob", "web") for place in (site, other)]
