@@ -69,7 +69,7 @@ chart: $(VENV)/.dev ## the Helm chart: lint, every rendering, schemas, an instal
 	$(BIN)/pytest -q tests/chart
 
 control-plane: $(VENV)/.dev ## the operator on a real control plane, with faults
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/control_plane
+	$(BIN)/pytest -q -n 2 --dist loadgroup tests/control_plane
 
 # in network, mount and process namespaces of its own; the shell collects what the containers leave behind
 e2e: $(VENV)/.dev ## images, chart and quickstart on a real node under containerd (Linux, as root; says what is missing)

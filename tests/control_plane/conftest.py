@@ -1,12 +1,24 @@
 """A real control plane with controllers, a real S3 server and a test kubelet, once for all tests of the operator."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.cluster.control_plane import ControlPlane, cluster
 from tests.cluster.s3 import S3Server, s3_server
 from tests.control_plane.kubelet import TestKubelet, kubelet
 from tests.control_plane.site import Operator, Site, make_namespace, running_operator
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of pytest-xdist's workers one gets all tests with real pods, so that they share a control plane; else it goes by files."""
+    for item in items:
+        if HERE in item.path.parents:
+            needs_node = "node" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("node" if needs_node else item.path.stem))
 
 
 @pytest.fixture(scope="session")

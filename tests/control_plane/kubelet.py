@@ -30,7 +30,7 @@ from nativealign_workloads.__main__ import main
 
 Json = dict[str, Any]
 NODE = "test-node"
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.2
 LIVING = "/api/v1/pods?fieldSelector=status.phase!%3DSucceeded,status.phase!%3DFailed"
 """Pods that have not ended."""
 STRATEGIC = "application/strategic-merge-patch+json"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 T = TypeVar("T")
 WAIT_SECONDS = 1500.0
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.2
 SECRET = "s3"
 IMAGE = "registry.example/workloads:test"
 

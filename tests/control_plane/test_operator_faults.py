@@ -1,11 +1,12 @@
 """What may happen to a job and to the operator at any moment: everything ends as if it had not happened."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.site import Operator, Site, start_operator
+from tests.control_plane.site import WAIT_SECONDS, Operator, Site, poll, start_operator
 from tests.control_plane.test_operator_lives import align
 
 
@@ -118,7 +119,8 @@ def test_the_same_manifest_again_changes_nothing(site: Site, shared: Operator) -
     """Applied over and over while the job runs, by another manager; once it has ended a re-apply leads to no write of anybody's."""
     spec = align(site)
     site.apply("AlignJob", "web", spec)
-    site.wait(lambda: site.apply("AlignJob", "web", spec, manager="gitops")["status"].get("completionTime"), "end")
+    again = partial(site.apply, "AlignJob", "web", spec, manager="gitops")
+    poll(lambda: again()["status"].get("completionTime"), "end", WAIT_SECONDS, site.told, pause=1)
     before = site.get("AlignJob", "web") or {}
     assert (before["status"]["state"], before["metadata"]["generation"]) == ("Complete", 1)
     managers = {entry["manager"]: entry.get("subresource", "") for entry in before["metadata"]["managedFields"]}
