@@ -259,7 +259,6 @@ def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, b
     settings = {
         "watch_namespaces": namespace,
         "lease_name": namespace,
-        "lease_seconds": "15",
         "resync_seconds": "15",
         "workers": "2",
     }

@@ -180,7 +180,7 @@ def operator_environment(plane: ControlPlane, s3: S3Server, folder: Path, **sett
         "store": json.dumps(store),
         "namespace": "default",
         "identity": "operator-0",
-        "lease_seconds": "5",
+        "lease_seconds": "15",
         **settings,
     }
     environment = {f"NATIVEALIGN_OPERATOR_{name.upper()}": value for name, value in given.items()}
