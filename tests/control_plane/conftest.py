@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of pytest-xdist's workers one gets all tests with real pods, so that they share a control plane; else it goes by files."""
+    """One of pytest-xdist's workers gets all tests with real pods, which so share a control plane; the others are dealt by file."""
     for item in items:
         if HERE in item.path.parents:
             needs_node = "node" in getattr(item, "fixturenames", ())

@@ -18,7 +18,7 @@ RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 """Label of a namespace where pods must keep to the restricted Pod Security Standard."""
 STORE_PORT = 7070
 WAIT_SECONDS = 1500
-COMMAND_SECONDS = 900
+COMMAND_SECONDS = WAIT_SECONDS + 100
 """More than any wait takes that a command is given."""
 
 

@@ -18,8 +18,8 @@ REFERENCES = ("alignjob/quickstart", "pretrainjob/quickstart", "evaljob/quicksta
 
 @pytest.fixture
 def quickstart(team: Team, tmp_path: Path) -> Team:
-    """Inputs in the store, of a smaller crawl than a user's, and the three objects applied."""
-    subprocess.run([sys.executable, QUICKSTART / "make_corpus.py", tmp_path / "corpus", "--documents", "500"], check=True)
+    """Inputs in the store, and the three objects applied."""
+    subprocess.run([sys.executable, QUICKSTART / "make_corpus.py", tmp_path / "corpus"], check=True)
     team.upload("quickstart/corpus", tmp_path / "corpus")
     team.upload("quickstart/benchmarks", QUICKSTART / "benchmarks")
     team.member.kubectl("apply", "--kustomize", str(OVERLAY), "--namespace", team.namespace)
