@@ -72,7 +72,7 @@ def test_real_articles_pass_their_own_guards() -> None:
     if not CORPUS.exists():
         pytest.skip("no shared data")
     with gzip.open(CORPUS, "rt", encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for _, line in zip(range(300), lines, strict=False)]
+        texts = [json.loads(line)["text"] for _, line in zip(range(1000), lines, strict=False)]
     rejected = {text[:60]: v for text in texts if (v := check(CONDUCT, text, polish(text, CONDUCT), "Stop"))}
     assert rejected == {}
-    assert sum(polish(text, CONDUCT) != text.strip() for text in texts) > 30
+    assert sum(polish(text, CONDUCT) != text.strip() for text in texts) > 100

@@ -17,7 +17,7 @@ from tests.workloads.pipeline import (
     manifest_of,
     pool_of,
     rows,
-    run_here,
+    run_job_here,
     run_phases,
 )
 
@@ -49,30 +49,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("strategy", "side"), [("HighPerplexity", -1), ("LowPerplexity", 1)])
 def test_the_seed_sample_is_the_far_end_by_perplexity(strategy: str, side: int, here: Path, models: Path):
     seed = {"documents": 10, "strategy": strategy, "perplexityModel": {"uri": str(models / "language")}}
-    world = World(here / "world").made()
-    job = manifest_of("AlignJob", "web", WORKER | {"sharding": {"shards": 2}, "seed": seed})
-    digests = run_phases(here, job, world, run_here, until="annotate")["AlignJob/web"]
-    annotated = f"steps/annotate/{digests['annotate']}"
-    scored = rows(world.store, annotated, "perplexity", "score")
-    assert sorted(row["id"] for row in scored) == sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["out"])
+    store, outputs = run_job_here(here, WORKER | {"sharding": {"shards": 2}, "seed": seed}, until="annotate")
+    scored = rows(store, outputs["annotate"], "perplexity", "score")
+    assert sorted(row["id"] for row in scored) == sorted(account(store, outputs["dedup"])["out"])
     far = sorted(scored, key=lambda row: (side * row["perplexity"], row["id"]))[:10]
-    assert {row["id"] for row in rows(world.store, annotated, "pairs")} == {row["id"] for row in far}
+    assert {row["id"] for row in rows(store, outputs["annotate"], "pairs")} == {row["id"] for row in far}
 
 
 def test_a_model_that_is_no_classifier_is_refused(here: Path, models: Path):
     toxicity = {"uri": str(models / "language"), "toxicLabels": ["LABEL_1"]}
-    job = manifest_of("AlignJob", "web", RULES | {"assess": {"toxicityModel": toxicity}})
     with pytest.raises(ConfigError, match=r"NotAClassifier: the toxicity model has no weights for score\.weight"):
-        run_phases(here, job, World(here / "world").made(), run_here)
+        run_job_here(here, RULES | {"assess": {"toxicityModel": toxicity}})
 
 
 def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, models: Path):
     toxicity = {"uri": str(models / "toxicity"), "toxicLabels": ["toxic"]}
     assess = {"documents": 12, "perplexityModel": {"uri": str(models / "language")}, "toxicityModel": toxicity}
-    world = World(here / "world").made()
-    digests = run_phases(here, manifest_of("AlignJob", "web", RULES | {"assess": assess}), world, run_here)["AlignJob/web"]
-    measured = rows(world.store, f"steps/assess/{digests['assess']}", "measures")
-    rewritten = {row["id"]: row for row in rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")}
+    store, outputs = run_job_here(here, RULES | {"assess": assess})
+    measured = rows(store, outputs["assess"], "measures")
+    rewritten = {row["id"]: row for row in rows(store, outputs["rewrite"], "documents")}
     assert len(measured) == 12
     for row in measured:
         same = rewritten[row["id"]]["origin"] == rewritten[row["id"]]["rewritten"]
@@ -80,7 +75,7 @@ def test_assess_measures_perplexity_and_toxicity_of_both_sides(here: Path, model
         assert 0 < row["toxicityBefore"] < 1
         assert (row["perplexityBefore"] == pytest.approx(row["perplexityAfter"], rel=1e-4)) or not same
         assert (row["toxicityBefore"] == pytest.approx(row["toxicityAfter"], rel=1e-4)) or not same
-    means = manifest_facts(world.store, f"steps/assess/{digests['assess']}")["measures"]
+    means = manifest_facts(store, outputs["assess"])["measures"]
     assert means["perplexityAfter"]["mean"] == pytest.approx(sum(row["perplexityAfter"] for row in measured) / 12)
 
 
@@ -109,10 +104,9 @@ def test_a_worker_of_adapters_is_measured_on_pairs_that_it_has_not_seen(here: Pa
         "patience": 50,
     }
     spec = WORKER | {"worker": WORKER["worker"] | {"train": train}}
-    world = World(here / "world").made()
-    digests = run_phases(here, manifest_of("AlignJob", "web", spec), world, run_here, until="rewrite")["AlignJob/web"]
-    facts = manifest_facts(world.store, f"steps/train-worker/{digests['train-worker']}")
-    accepted = [row for row in rows(world.store, f"steps/annotate/{digests['annotate']}", "pairs") if row["accepted"]]
+    store, outputs = run_job_here(here, spec, until="rewrite")
+    facts = manifest_facts(store, outputs["train-worker"])
+    accepted = [row for row in rows(store, outputs["annotate"], "pairs") if row["accepted"]]
     longest = max(Counter(row["id"] for row in accepted).values())
     quarter, held_out = (len(accepted) - facts["dropped"]["identity"]) // 4, facts["heldOut"]["pairs"]
     assert held_out == facts["heldOut"]["generated"]
@@ -121,7 +115,7 @@ def test_a_worker_of_adapters_is_measured_on_pairs_that_it_has_not_seen(here: Pa
     steps = [step for step, _ in facts["heldOutCurve"]]
     assert steps == sorted({*range(2, facts["steps"] + 1, 2), facts["steps"]})
     assert facts["heldOutCurve"][-1][1] < facts["heldOutCurve"][0][1]
-    assert manifest_facts(world.store, f"steps/rewrite/{digests['rewrite']}")["chunks"]
+    assert manifest_facts(store, outputs["rewrite"])["chunks"]
 
 
 def drift(corpus: Path) -> None:
@@ -136,18 +130,17 @@ def test_how_the_corpus_is_cut_does_not_change_what_survives(tmp_path: Path):
     make_corpus(tmp_path / "corpus", 400)
     drift(tmp_path / "corpus")
     survivors, held_out, rewritten_in = [], [], []
-    for cut in ({"shards": 1}, {"shards": 32}, {}):
-        world = World(tmp_path / f"cut-in-{cut.get('shards')}").made()
-        job = manifest_of("AlignJob", "web", RULES | {"sharding": cut, "rewrite": {"chunksPerShard": 100}})
-        digests = run_phases(tmp_path, job, world, run_here, until="rewrite")["AlignJob/web"]
-        kept = rows(world.store, f"steps/rewrite/{digests['rewrite']}", "documents")
+    for cut in ({"shards": 1}, {"shards": 7}, {"shards": 64}, {}):
+        spec = RULES | {"sharding": cut, "rewrite": {"chunksPerShard": 100}}
+        store, outputs = run_job_here(tmp_path, spec, until="rewrite")
+        kept = rows(store, outputs["rewrite"], "documents")
         survivors.append({row["id"]: row["rewritten"] for row in kept})
-        held_out.append(sorted(account(world.store, f"steps/dedup/{digests['dedup']}")["heldOut"]))
-        rewritten_in.append(len(list((world.store / f"steps/rewrite/{digests['rewrite']}/rewrite/shards").iterdir())))
+        held_out.append(sorted(account(store, outputs["dedup"])["heldOut"]))
+        rewritten_in.append(len(list((store / outputs["rewrite"] / "rewrite" / "shards").iterdir())))
     assert all(found == survivors[0] for found in survivors)
     assert all(found == held_out[0] for found in held_out)
-    assert rewritten_in[:2] == [1, 32]
-    assert 3 <= rewritten_in[2] <= 8
+    assert rewritten_in[:3] == [1, 7, 64]
+    assert 3 <= rewritten_in[3] <= 8
 
 
 def test_two_processes_train_to_the_same_losses_as_one(here: Path):
