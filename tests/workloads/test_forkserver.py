@@ -15,7 +15,8 @@ from nativealign_api.resolved import ResolvedJob
 from nativealign_api.status import Pinned
 from nativealign_api.steps import Form
 from nativealign_cli.forkserver import ForkServer
-from nativealign_workloads.forkserver import MODELS, libraries
+from nativealign_workloads.forkserver import libraries
+from nativealign_workloads.libraries import MODELS
 
 PROGRAM = """
 import os, sys, time

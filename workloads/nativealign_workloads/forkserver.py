@@ -21,11 +21,9 @@ from typing import Any
 from nativealign_api import vocabulary
 from nativealign_api.resolved import ResolvedJob
 from nativealign_workloads.__main__ import PHASES
-from nativealign_workloads.training.deepspeed_env import prepare_imports
+from nativealign_workloads.libraries import MODELS, import_libraries
 
 Json = dict[str, Any]
-MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
-"""What every phase with a model imports, in the end."""
 HARNESS = ("lm_eval.models.huggingface", "datasets")
 
 
@@ -52,6 +50,7 @@ def libraries(job: ResolvedJob) -> tuple[str, ...]:
 
 def main() -> int:
     """Serves orders until stdin ends."""
+    gc.disable()  # imports make hardly any garbage
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the processes, too, and they flush
     answers = os.dup(1)  # stdout and stderr are for what imports have to say
     running: dict[int, int] = {}
@@ -149,13 +148,14 @@ def _import(order: Json) -> None:
     with open(order["environment"][vocabulary.ENV_JOB], "rb") as file:
         names = libraries(ResolvedJob.model_validate_json(file.read()))
     if names:
-        prepare_imports()
+        import_libraries()
     for name in names:
         importlib.import_module(name)
 
 
 def _become(order: Json) -> int:
     """In the fork: runs the module; returns its exit code."""
+    gc.enable()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)

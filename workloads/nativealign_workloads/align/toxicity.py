@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from nativealign_workloads.errors import ConfigError, UsageError
+from nativealign_workloads.libraries import import_libraries
 
 BATCH = 16
 MAX_TOKENS = 512
@@ -18,6 +19,7 @@ class Classifier:
     """
 
     def __init__(self, folder: Path, labels: list[str], device: str) -> None:
+        import_libraries()
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

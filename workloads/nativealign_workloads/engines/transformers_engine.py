@@ -14,6 +14,7 @@ from nativealign_workloads.conduct.prompt import prompt_ids
 from nativealign_workloads.engines.local import Answers, end_ids, penalty, reply_to, too_long
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import ConfigError, StepError
+from nativealign_workloads.libraries import import_libraries
 from nativealign_workloads.model_files import check_model_folder
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class TransformersEngine:
 
     def __init__(self, model_dir: Path, batch_size: int, device: str = "auto", precision: str = "Float32") -> None:
         check_model_folder(model_dir)
+        import_libraries()
         import torch
 
         self._device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

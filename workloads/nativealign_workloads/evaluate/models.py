@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nativealign_workloads.errors import DataError, NoInputError
+from nativealign_workloads.libraries import import_libraries
 from nativealign_workloads.model_files import HINT, check_model_folder
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65536
@@ -23,12 +24,11 @@ def load_model(model_dir: Path, device: str, precision: str = "Float32") -> tupl
     """
     check_model(model_dir)
     stay_offline()
+    import_libraries()
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     place = {"device_map": "auto"} if device == "cuda" else {}
     dtype = {"Float32": torch.float32, "BFloat16": torch.bfloat16}[precision]
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, fetch_folder, manifest, shard_records
 from nativealign_workloads.context import Context
 from nativealign_workloads.errors import StepError
+from nativealign_workloads.libraries import import_libraries
 
 
 def run(context: Context) -> Json:
@@ -27,6 +28,7 @@ def run(context: Context) -> Json:
 
 def prove(folder: Path) -> int:
     """Loads the model as a user would; returns its number of parameters."""
+    import_libraries()
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:

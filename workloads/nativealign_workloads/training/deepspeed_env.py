@@ -6,40 +6,11 @@
 import logging
 import os
 import sys
-import warnings
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from nativealign_workloads.errors import ConfigError
+from nativealign_workloads.libraries import import_libraries
 from nativealign_workloads.training.settings import BatchPlan, TrainingSettings
-
-
-def prepare_imports() -> None:
-    """Set what torch's companions read when they are first imported; to be called before transformers is, too,
-    because that imports DeepSpeed. Checks that the packages are there."""
-    missing = [name for name in ("torch", "transformers", "deepspeed", "accelerate") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            "PackageMissing",
-            f"training needs {', '.join(missing)}",
-            "install nativealign[workloads-cpu] or nativealign[workloads-gpu]",
-        )
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # threads that spin while they wait make a step up to three times slower on processors shared with others
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # DeepSpeed tells its whole configuration at INFO
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def start_deepspeed() -> ModuleType:
@@ -47,14 +18,10 @@ def start_deepspeed() -> ModuleType:
 
     Without RANK the process is a group of its own. May be called again.
     """
-    prepare_imports()
+    import_libraries()
     import deepspeed
-    import deepspeed.comm
     import deepspeed.ops
     import torch
-
-    # zero.Init replaces tensor constructors; dynamo's first import inside it fails on their signatures
-    import torch._dynamo
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
     accelerator = deepspeed.accelerator.get_accelerator()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nativealign_workloads.errors import ConfigError, DataError, UsageError
+from nativealign_workloads.libraries import import_libraries
 from nativealign_workloads.model_files import check_model_folder
-from nativealign_workloads.training.deepspeed_env import prepare_imports
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def create_model(config: Mapping[str, Any], vocabulary: int, seed: int, folder: 
     model_type = fields.pop("model_type", None)
     if model_type not in ARCHITECTURES:
         raise UsageError("ModelType", f"model_type {model_type!r} is none of {', '.join(ARCHITECTURES)}")
-    prepare_imports()
+    import_libraries()
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -1,0 +1,81 @@
+"""torch, transformers and DeepSpeed, imported once per process; without detours, which are a third of the time.
+
+Whatever loads or trains a model calls `import_libraries` before it imports one of them.
+"""
+
+import gc
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from nativealign_workloads.errors import ConfigError
+
+NEEDED = ("torch", "transformers", "deepspeed", "accelerate")
+MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
+"""What every phase with a model imports, in the end. Dynamo's first import inside DeepSpeed's zero.Init fails: that replaces the
+constructors of tensors."""
+MUON = "deepspeed.runtime.zero.muon.muon_optimizer"
+ASSISTANT = "sklearn"
+"""Transformers imports it, where it is installed, for assisted generation, which no phase asks for."""
+
+
+def import_libraries() -> None:
+    """Imports them; sets before what they read at that. May be called again. Raises ConfigError PackageMissing."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "PackageMissing",
+            f"a model needs {', '.join(missing)}",
+            "install nativealign[workloads-cpu] or nativealign[workloads-gpu]",
+        )
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # threads that spin while they wait make a step up to three times slower on processors shared with others
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # DeepSpeed tells its whole configuration at INFO
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    with _without_detours():
+        import torch
+
+        if not torch.cuda.is_available():
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        for name in MODELS:
+            importlib.import_module(name)
+        _import_muon()
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def _without_detours() -> Iterator[None]:
+    """Nobody looks for garbage, which imports do not make, and scikit-learn is not found."""
+    collecting, hidden = gc.isenabled(), ASSISTANT not in sys.modules
+    gc.disable()
+    sys.modules.setdefault(ASSISTANT, None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[ASSISTANT]
+        if collecting:
+            gc.enable()
+
+
+def _import_muon() -> None:
+    """Every training imports DeepSpeed's Muon, though it uses another optimizer; at that its kernels are given to torch's default
+    compiler, which takes seconds to import."""
+    import torch
+
+    torch.compiler.set_default_backend("eager")
+    try:
+        importlib.import_module(MUON)
+    finally:
+        torch.compiler.set_default_backend(None)
