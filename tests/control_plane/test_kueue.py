@@ -90,10 +90,12 @@ def apply(plane: ControlPlane, objects: list[Json]) -> None:
 
 
 def set_quota(site: Site, gpus: int) -> None:
+    """By a patch, since Kueue writes into the queue, too."""
     path = f"{API}/clusterqueues/{site.namespace}"
-    queue = site.plane.request("GET", path)[1]
-    quota(queue)["nominalQuota"] = str(gpus)
-    code, answer = site.plane.request("PUT", path, queue)
+    resources = site.plane.request("GET", path)[1]["spec"]["resourceGroups"][0]["flavors"][1]["resources"]
+    place = f"/spec/resourceGroups/0/flavors/1/resources/{[entry['name'] for entry in resources].index(GPU)}/nominalQuota"
+    patch = [{"op": "replace", "path": place, "value": str(gpus)}]
+    code, answer = site.plane.request("PATCH", path, patch, form="application/json-patch+json")
     assert code == 200, answer
 
 

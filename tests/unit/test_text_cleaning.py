@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nativealign_workloads.text.boilerplate import is_advertisement, is_furniture, strip_advertisements, strip_boilerplate
-from nativealign_workloads.text.language import language
+from nativealign_workloads.text.language import CODES, identifier, language
 from nativealign_workloads.text.personal import find_emails, find_phones, find_urls
 from nativealign_workloads.text.repair import repair_mojibake, repair_presentation_forms
 from nativealign_workloads.text.script import arabic_share, script_profile
@@ -37,6 +37,11 @@ def test_shares_count_letters_only() -> None:
 )
 def test_languages_are_told_apart(text: str, expected: str) -> None:
     assert language(text) == expected
+
+
+def test_codes_are_what_the_model_knows_but_for_dialects() -> None:
+    assert set(identifier().labels) - CODES == {"arz", "ary"}
+    assert set(identifier().labels) >= CODES
 
 
 def test_furniture_lines_go_and_text_lines_stay() -> None:

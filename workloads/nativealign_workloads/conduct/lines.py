@@ -26,11 +26,13 @@ def read_yaml(data: bytes, source: str) -> tuple[Any, LineIndex]:
     """(value, lines). Raises UsageError `InvalidCodeOfConduct` for what is no YAML in UTF-8, and for a key written twice."""
     try:
         text = data.decode("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)  # libyaml's dies of deep nesting
+        node = loader.get_single_node()
         lines: dict[Path, int] = {}
-        if node is not None:
-            _index(node, (), lines, source, set())
-        return yaml.safe_load(text), LineIndex(lines)
+        if node is None:
+            return None, LineIndex(lines)
+        _index(node, (), lines, source, set())
+        return loader.construct_document(node), LineIndex(lines)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UsageError("InvalidCodeOfConduct", f"{source}:{line}: not UTF-8 (byte {data[error.start]:#04x})") from error
