@@ -64,7 +64,10 @@ class ControlPlane:
         wait_for(self._is_ready, "kube-apiserver", self.kubeconfig.parent / "kube-apiserver.log")
 
     def _is_ready(self) -> bool:
-        return all(self.kubectl("get", "--raw", path).returncode == 0 for path in ("/readyz", "/api/v1/namespaces/default"))
+        try:
+            return all(self._ask("GET", path)[0] == 200 for path in ("/readyz", "/api/v1/namespaces/default"))
+        except (OSError, HTTPException):
+            return False
 
     def kubectl(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl, with `given` as its standard input. The caller looks at the return code."""
@@ -90,11 +93,15 @@ class ControlPlane:
 
     def request(self, method: str, path: str, body: Any = None, *, form: str = "application/json") -> tuple[int, Any]:
         """Status code and JSON answer of one request; much faster than a kubectl process."""
+        status, answer = self._ask(method, path, None if body is None else json.dumps(body), form)
+        return status, json.loads(answer)
+
+    def _ask(self, method: str, path: str, body: str | None = None, form: str = "application/json") -> tuple[int, bytes]:
         headers = {"Content-Type": form} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
         try:
-            self.connection.request(method, path, None if body is None else json.dumps(body), headers)
+            self.connection.request(method, path, body, headers)
             answer = self.connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            return answer.status, answer.read()
         except (OSError, HTTPException):
             self.connection.close()  # the next request opens it again
             raise

@@ -32,7 +32,7 @@ GANG = TRAINING | {
     "deadlines": {"progressSeconds": FROZEN_SECONDS},
 }
 OUTAGE_SECONDS = 60
-wait = partial(wait_for, seconds=WAIT_SECONDS, pause=1.0)
+wait = partial(wait_for, seconds=WAIT_SECONDS, pause=3.0)
 """By kubectl, whose start takes a good part of a second of the processors that the pods need."""
 
 
