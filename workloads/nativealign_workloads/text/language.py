@@ -19,7 +19,7 @@ _CODES = """
     ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu zxx
 """
 CODES = frozenset(_CODES.split())
-"""What `language` may answer. Here, since the model takes a second to load."""
+"""What `language` may answer. Written down, so that a look at a spec need not load the model."""
 
 
 def language(text: str) -> str:
@@ -38,5 +38,5 @@ def check_languages(codes: Sequence[str]) -> None:
 
 @lru_cache(maxsize=1)
 def identifier() -> langid.LanguageIdentifier:
-    """The model; 20 MB."""
+    """The model: a second, and 20 MB."""
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
