@@ -92,8 +92,9 @@ def apply(plane: ControlPlane, objects: list[Json]) -> None:
 def set_quota(site: Site, gpus: int) -> None:
     """By a patch, since Kueue writes into the queue, too."""
     path = f"{API}/clusterqueues/{site.namespace}"
-    resources = site.plane.request("GET", path)[1]["spec"]["resourceGroups"][0]["flavors"][1]["resources"]
-    place = f"/spec/resourceGroups/0/flavors/1/resources/{[entry['name'] for entry in resources].index(GPU)}/nominalQuota"
+    queue = site.plane.request("GET", path)[1]
+    number = queue["spec"]["resourceGroups"][0]["flavors"][1]["resources"].index(quota(queue))
+    place = f"/spec/resourceGroups/0/flavors/1/resources/{number}/nominalQuota"
     patch = [{"op": "replace", "path": place, "value": str(gpus)}]
     code, answer = site.plane.request("PATCH", path, patch, form="application/json-patch+json")
     assert code == 200, answer
