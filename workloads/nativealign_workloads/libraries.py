@@ -19,7 +19,6 @@ NEEDED = ("torch", "transformers", "deepspeed", "accelerate")
 MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
 """What every phase with a model imports, in the end. Dynamo's first import inside DeepSpeed's zero.Init fails: that replaces the
 constructors of tensors."""
-MUON = "deepspeed.runtime.zero.muon.muon_optimizer"
 ASSISTANT = "sklearn"
 """Transformers imports it, where it is installed, for assisted generation, which no phase asks for."""
 
@@ -40,14 +39,13 @@ def import_libraries() -> None:
     # DeepSpeed tells its whole configuration at INFO
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
-    with _without_detours():
+    with without_detours():
         import torch
 
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
         for name in MODELS:
             importlib.import_module(name)
-        _import_muon()
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -55,7 +53,7 @@ def import_libraries() -> None:
 
 
 @contextmanager
-def _without_detours() -> Iterator[None]:
+def without_detours() -> Iterator[None]:
     """Nobody looks for garbage, which imports do not make, and scikit-learn is not found."""
     collecting, hidden = gc.isenabled(), ASSISTANT not in sys.modules
     gc.disable()
@@ -67,15 +65,3 @@ def _without_detours() -> Iterator[None]:
             del sys.modules[ASSISTANT]
         if collecting:
             gc.enable()
-
-
-def _import_muon() -> None:
-    """Every training imports DeepSpeed's Muon, though it uses another optimizer; at that its kernels are given to torch's default
-    compiler, which takes seconds to import."""
-    import torch
-
-    torch.compiler.set_default_backend("eager")
-    try:
-        importlib.import_module(MUON)
-    finally:
-        torch.compiler.set_default_backend(None)

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from nativealign_workloads.libraries import import_libraries
+from nativealign_workloads.libraries import import_libraries, without_detours
 from nativealign_workloads.training.settings import BatchPlan, TrainingSettings
 
 
@@ -19,6 +19,7 @@ def start_deepspeed() -> ModuleType:
     Without RANK the process is a group of its own. May be called again.
     """
     import_libraries()
+    _import_muon()
     import deepspeed
     import deepspeed.ops
     import torch
@@ -39,6 +40,19 @@ def start_deepspeed() -> ModuleType:
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     module: ModuleType = deepspeed
     return module
+
+
+def _import_muon() -> None:
+    """Every training imports DeepSpeed's Muon, though it uses another optimizer; at that its kernels are given to torch's default
+    compiler, which takes seconds to import."""
+    import torch
+
+    torch.compiler.set_default_backend("eager")
+    try:
+        with without_detours():
+            import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        torch.compiler.set_default_backend(None)
 
 
 def rank() -> int:
