@@ -2,7 +2,7 @@
 
 It stands for node, scheduler and container runtime; everything else of the control plane is real. Files of projected volumes are
 written into a folder of the pod, and paths in its environment are turned to that folder. A pod has a loopback address of its own.
-Its process is a fork (forks.py), which spares it the imports.
+Its process is a fork, which spares it the imports.
 """
 
 import base64
@@ -23,10 +23,10 @@ from ssl import SSLError
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane
-from tests.control_plane.forks import fork
+from tests.forks import fork, preload
 
 from nativealign_operator.paths import path_of
-from nativealign_workloads.__main__ import main
+from nativealign_workloads.__main__ import PHASES, main
 
 Json = dict[str, Any]
 NODE = "test-node"
@@ -35,6 +35,8 @@ LIVING = "/api/v1/pods?fieldSelector=status.phase!%3DSucceeded,status.phase!%3DF
 """Pods that have not ended."""
 STRATEGIC = "application/strategic-merge-patch+json"
 COMMAND = ["python", "-m", "nativealign_workloads"]
+preload(f"nativealign_workloads.{target.partition(':')[0]}" for target in PHASES.values())
+preload(["minio", "pyarrow.parquet", "rensa", "scipy.sparse.csgraph"])
 
 
 def rest(began: float) -> None:

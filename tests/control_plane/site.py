@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from minio import Minio
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server, free_port
-from tests.control_plane.forks import fork
 from tests.control_plane.kubelet import TestKubelet
+from tests.forks import fork, preload
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import API_VERSION
@@ -32,6 +32,7 @@ WAIT_SECONDS = 1500.0
 LOOK_SECONDS = 0.2
 SECRET = "s3"
 IMAGE = "registry.example/workloads:test"
+preload([main.__module__])
 
 
 @dataclass(frozen=True)

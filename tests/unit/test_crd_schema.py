@@ -95,14 +95,12 @@ def test_the_crd_can_be_applied_by_an_old_kubectl(kind: str) -> None:
     assert len(yaml.safe_dump(crd(kind)).encode()) < LAST_APPLIED_LIMIT
 
 
-def test_the_generated_files_are_up_to_date() -> None:
-    assert generate.stale() == [], "run `make generate`"
-
-
-def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_changed_or_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the checkout's own files are up to date is said by `make verify`."""
+    first, second, third = list(generate.TARGETS)[:3]
+    monkeypatch.setattr(generate, "TARGETS", {name: generate.TARGETS[name] for name in (first, second, third)})
     generate.generate(tmp_path)
     assert generate.stale(tmp_path) == []
-    first, second, *_ = generate.TARGETS
     (tmp_path / first).unlink()
     (tmp_path / second).write_text("edited")
     assert generate.stale(tmp_path) == [first, second]

@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import resource
+import runpy
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from unittest import mock
 import psutil
 import xxhash
 import yaml
+from tests.forks import fork, preload
 
 from nativealign_api import vocabulary
 from nativealign_api.kinds import KINDS, JobObject
@@ -39,6 +42,9 @@ QUICKSTART = HERE.parents[1] / "examples" / "quickstart"
 T, U = TypeVar("T"), TypeVar("U")
 Json = dict[str, Any]
 Ids = dict[str, list[str]]
+
+COMMAND = "nativealign_cli.main"
+preload([COMMAND, "nativealign_cli.display", "nativealign_cli.inspecting", "nativealign_cli.runner"])
 
 STOP_SECONDS = 0.02
 """Between two looks whether a process has stopped itself."""
@@ -106,13 +112,30 @@ def write_manifests(path: Path, *manifests: Json) -> Path:
 
 
 def nativealign(*arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end, in a session that it leads."""
-    return subprocess.run(**command(*arguments, cwd=cwd, environment=environment), capture_output=True, text=True, check=False)
+    """Runs the command to its end, in a session that it leads. A fork, which spares it the imports of all but its main module."""
+    line = ["nativealign", *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        process = fork(
+            _run_command, (line, cwd, resource.getrlimit(resource.RLIMIT_FSIZE)), os.environ | (environment or {}), output, errors
+        )
+        process.join()
+        code = process.exitcode
+        assert code is not None
+        return subprocess.CompletedProcess(line, code, output.read_text(), errors.read_text())
+
+
+def _run_command(line: list[str], folder: Path, largest_file: tuple[int, int]) -> None:
+    os.chdir(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, largest_file)  # a child of the test's own process would inherit it
+    sys.argv = line
+    del sys.modules[COMMAND]
+    runpy.run_module(COMMAND, run_name="__main__", alter_sys=True)
 
 
 def command(*arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> Json:
     """Arguments of subprocess for a command."""
-    line = [sys.executable, "-m", "nativealign_cli.main", *map(str, arguments)]
+    line = [sys.executable, "-m", COMMAND, *map(str, arguments)]
     return {"args": line, "cwd": cwd, "env": os.environ | (environment or {}), "start_new_session": True}
 
 
