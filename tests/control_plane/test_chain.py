@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.control_plane.site import SECRET, Site
-from tests.workloads.pipeline import RULES, TINY, TRAINING, make_corpus, nativealign
+from tests.workloads.pipeline import RULES, TINY, TRAINING, make_corpus, nativealign_on_cluster
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -28,7 +28,7 @@ def command(site: Site, *arguments: str) -> tuple[int, str]:
     """The command line as a user of the namespace has it, with the store's keys in the environment."""
     keys = {"AWS_ACCESS_KEY_ID": site.s3.access_key, "AWS_SECRET_ACCESS_KEY": site.s3.secret_key}
     environment = {"KUBECONFIG": str(site.plane.kubeconfig), "COLUMNS": "200", **keys}
-    done = nativealign(*arguments, "-n", site.namespace, cwd=site.kubelet.folder, environment=environment)
+    done = nativealign_on_cluster(*arguments, "-n", site.namespace, cwd=site.kubelet.folder, environment=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -77,7 +77,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_line(site: Site) -> None:
     nowhere = site.kubelet.folder / "nowhere"
     nowhere.write_text((site.plane.kubeconfig).read_text().replace("https://127.0.0.1:", "https://127.0.0.1:1"))
     environment = {"KUBECONFIG": str(nowhere), "PATH": os.environ["PATH"]}
-    done = nativealign("status", "-n", "team", cwd=site.kubelet.folder, environment=environment)
+    done = nativealign_on_cluster("status", "-n", "team", cwd=site.kubelet.folder, environment=environment)
     assert done.returncode in (69, 78)
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("the cluster says: GET /apis/nativealign.dev/v1alpha1/namespaces/team/alignjobs")

@@ -15,7 +15,7 @@ from tests.cluster.kueue_controller import Kueue, install
 from tests.cluster.s3 import S3Server
 from tests.control_plane.campaign import JOBS, PlayedPods, stage
 from tests.control_plane.site import Json, Site, make_namespace, running_operator
-from tests.workloads.pipeline import nativealign
+from tests.workloads.pipeline import nativealign_on_cluster
 
 INSTALL = Path(__file__).parents[2] / "docs" / "install.md"
 API = "/apis/kueue.x-k8s.io/v1beta2"
@@ -156,7 +156,7 @@ def occupy(site: Site) -> None:
 
 def doctor(site: Site, name: str) -> tuple[int, str]:
     environment = {"KUBECONFIG": str(site.plane.kubeconfig), "COLUMNS": "200"}
-    done = nativealign("doctor", name, "-n", site.namespace, cwd=site.plane.kubeconfig.parent, environment=environment)
+    done = nativealign_on_cluster("doctor", name, "-n", site.namespace, cwd=site.plane.kubeconfig.parent, environment=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 

@@ -125,6 +125,11 @@ def nativealign(*arguments: str | Path, cwd: Path, environment: dict[str, str] |
         return subprocess.CompletedProcess(line, code, output.read_text(), errors.read_text())
 
 
+def nativealign_on_cluster(*arguments: str | Path, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The same in an interpreter of its own: the client of Kubernetes reads the environment when it is imported."""
+    return subprocess.run(**command(*arguments, cwd=cwd, environment=environment), capture_output=True, text=True, check=False)
+
+
 def _run_command(line: list[str], folder: Path, largest_file: tuple[int, int]) -> None:
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_FSIZE, largest_file)  # a child of the test's own process would inherit it
