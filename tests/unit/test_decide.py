@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.world import ALIGN, PRETRAIN, SETTINGS, Json, World, digest, world
 
@@ -97,6 +97,7 @@ def test_a_failed_gate_ends_the_job_also_where_the_step_was_committed_before() -
     assert truths(again.status) == {"Ready": "False", "Stalled": "True", "Running": "False", "Failed": "True", "Finished": "True"}
 
 
+@settings(max_examples=30)  # each is a whole job
 @given(again=st.lists(st.booleans(), max_size=40))
 def test_looking_twice_changes_nothing(again: list[bool]) -> None:
     """A repeated look gives the same status, creates nothing, and tells nothing."""
