@@ -97,6 +97,23 @@ ENDPOINT = {
     "timeoutSeconds": 60,
     "batch": True,
 }
+SERVED = {name: value for name, value in ENDPOINT.items() if name not in ("temperature", "seed", "budget", "batch")}
+VLLM = {"sequences": 64, "precision": "Float32"}
+EXPERTS = {
+    "transformers": {"uri": "s3://models/expert", "batchSize": 8, "precision": "BFloat16"},
+    "vllm": {"uri": "s3://models/expert", **VLLM},
+}
+
+
+def leaves_of(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of the leaves of a nested object."""
+    if not isinstance(value, dict):
+        yield path
+        return
+    for name, inner in value.items():
+        yield from leaves_of(inner, f"{path}.{name}" if path else name)
+
+
 SPECS: dict[str, dict[str, Any]] = {
     "AlignJob": {
         **COMMON,
@@ -105,6 +122,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "sharding": {"shards": 12, "targetBytes": "512M"},
         "clean": {
             "languages": ["ar", "en"],
+            "scripts": ["Arab", "Latn"],
             "minWords": 10,
             "maxWords": 50000,
             "removeBoilerplate": False,
@@ -140,7 +158,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "heldOut": {"documents": "5k", "maxPercent": 2.5, "seed": 2},
         "codeOfConduct": {"configMap": {"name": "conduct", "key": "ours.yaml"}},
         "seed": {"documents": "96k", "strategy": "HighPerplexity", "perplexityModel": {"uri": "s3://models/kenlm"}, "seed": 1},
-        "expert": {"openai": ENDPOINT},
+        "expert": {"openai": ENDPOINT, "resources": RESOURCES},
         "chunking": {"maxTokens": 200, "contextTokens": 32},
         "worker": {
             "base": {"uri": "s3://models/Qwen1.5-4B-Chat"},
@@ -234,25 +252,36 @@ SPECS: dict[str, dict[str, Any]] = {
     },
 }
 
-ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = {
-    ("AlignJob", "codeOfConduct.builtin"): {"codeOfConduct": {"builtin": "ar-1"}},
-    ("AlignJob", "codeOfConduct.inline"): {"codeOfConduct": {"inline": "name: ours"}},
-    ("AlignJob", "expert.rules"): {"expert": {"rules": {}}},
-    ("AlignJob", "rewrite.vllm.sequences"): {"rewrite": {"vllm": {"sequences": 64, "precision": "Float32"}}},
-    ("AlignJob", "rewrite.vllm.precision"): {"rewrite": {"vllm": {"sequences": 64, "precision": "Float32"}}},
-    ("PretrainJob", "base.uri"): {"base": {"uri": "s3://models/Meta-Llama-3-8B"}},
-    ("EvalJob", "model.uri"): {"model": {"uri": "s3://models/aligned"}},
-    ("EvalJob", "baseline.pretrainJob"): {"baseline": {"pretrainJob": "raw"}},
-} | {
-    ("AlignJob", f"worker.base.fromConfig.{name}"): {
-        "worker": {**SPECS["AlignJob"]["worker"], "base": {"fromConfig": {**TINY, name: TINY[name]}}}
+ALTERNATIVES: dict[tuple[str, str], dict[str, Any]] = (
+    {
+        ("AlignJob", "codeOfConduct.builtin"): {"codeOfConduct": {"builtin": "ar-1"}},
+        ("AlignJob", "codeOfConduct.inline"): {"codeOfConduct": {"inline": "name: ours"}},
+        ("AlignJob", "expert.rules"): {"expert": {"rules": {}}},
+        ("AlignJob", "rewrite.vllm.sequences"): {"rewrite": {"vllm": VLLM}},
+        ("AlignJob", "rewrite.vllm.precision"): {"rewrite": {"vllm": VLLM}},
+        ("PretrainJob", "base.uri"): {"base": {"uri": "s3://models/Meta-Llama-3-8B"}},
+        ("EvalJob", "model.uri"): {"model": {"uri": "s3://models/aligned"}},
+        ("EvalJob", "baseline.pretrainJob"): {"baseline": {"pretrainJob": "raw"}},
     }
-    for name in TINY
-}
+    | {
+        ("AlignJob", f"worker.base.fromConfig.{name}"): {
+            "worker": {**SPECS["AlignJob"]["worker"], "base": {"fromConfig": {**TINY, name: TINY[name]}}}
+        }
+        for name in TINY
+    }
+    | {("AlignJob", f"rewrite.openai.{name}"): {"rewrite": {"openai": SERVED}} for name in leaves_of(SERVED)}
+    | {
+        ("AlignJob", f"expert.{engine}.{name}"): {"expert": {engine: EXPERTS[engine]}}
+        for engine in EXPERTS
+        for name in EXPERTS[engine]
+    }
+)
 """Leaves that lie in the other arm of a choice: the fields to replace so that the spec has them."""
 
 CHANGES: dict[str, Any] = {
     "Jsonl": "Parquet",
+    "Arab": "Hebr",
+    "Latn": "Cyrl",
     "Constant": "Cosine",
     "Float32": "BFloat16",
     "BFloat16": "Float32",

@@ -124,19 +124,20 @@ def run_workloads(module: str, store: str | None, *arguments: str, err: Console)
     return done.returncode, done.stdout
 
 
-def run_download(store: str | None, record: Path, folder: Path) -> int:
-    """Downloads a job's result, with a bar on the terminal; returns the exit code."""
-    return subprocess.run(_command("download", store, str(record), str(folder)), check=False).returncode
+def run_download(store: str | None, record: Path, folder: Path, worker: bool) -> int:
+    """Downloads a job's result, or its worker, with a bar on the terminal; returns the exit code."""
+    arguments = [*(["--worker"] if worker else []), str(record), str(folder)]
+    return subprocess.run(_command("download", store, *arguments), check=False).returncode
 
 
 def _command(module: str, store: str | None, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"nativealign_workloads.{module}", *(["--store", store] if store else []), *arguments]
 
 
-def download(home: Home, name: str, folder: Path, store: str | None, err: Console) -> int:
-    """The result of a job as a plain folder."""
+def download(home: Home, name: str, folder: Path, worker: bool, store: str | None, err: Console) -> int:
+    """The result of a job, or its worker, as a plain folder."""
     run = find_one(home, name, err)
-    return ExitCode.NO_INPUT if run is None else run_download(*_location(home, run, store), folder)
+    return ExitCode.NO_INPUT if run is None else run_download(*_location(home, run, store), folder, worker)
 
 
 def explain(home: Home, name: str, document: str, store: str | None, out: Console, err: Console) -> int:

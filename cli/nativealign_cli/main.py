@@ -183,17 +183,18 @@ def explain(
 def download(
     name: JobName,
     folder: Annotated[Path, typer.Argument(help="A new folder, or the same again to go on.")],
+    worker: Annotated[bool, typer.Option("--worker", help="The worker that an AlignJob has trained.")] = False,
     home: HomeOption = HOME,
     namespace: NamespaceOption = None,
     context: ContextOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Write a job's result as a folder: an AlignJob's dataset, with views and a card, or a PretrainJob's model."""
+    """Write a job's result as a folder: an AlignJob's dataset, with views and a card, or its worker; a PretrainJob's model."""
     if namespace:
-        raise typer.Exit(_on_cluster(lambda remote: remote.download(context, namespace, name, folder, store)))
+        raise typer.Exit(_on_cluster(lambda remote: remote.download(context, namespace, name, folder, worker, store)))
     from nativealign_cli.inspecting import download
 
-    raise typer.Exit(download(Home(home), name, folder, store, err))
+    raise typer.Exit(download(Home(home), name, folder, worker, store, err))
 
 
 @app.command()

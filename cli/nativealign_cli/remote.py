@@ -178,12 +178,12 @@ async def explain(
     return code
 
 
-async def download(context: str | None, namespace: str, name: str, folder: Path, store: str | None) -> int:
-    """The result of a job as a plain folder, from the store, which the user must be able to read."""
+async def download(context: str | None, namespace: str, name: str, folder: Path, worker: bool, store: str | None) -> int:
+    """The result of a job, or its worker, as a plain folder, from the store, which the user must be able to read."""
     async with connected(context, namespace) as remote:
         job = await remote.find(name)
     with recorded(job) as record:
-        return run_download(store, record, folder)
+        return run_download(store, record, folder, worker)
 
 
 @contextmanager

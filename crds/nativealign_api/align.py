@@ -21,12 +21,17 @@ from nativealign_api.common import (
     PublishedBenchmark,
     Resources,
     RulesEngine,
+    ServedModel,
     Sharding,
     TransformersEngine,
     VllmEngine,
 )
 
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
+Script = Literal[
+    "Arab", "Armn", "Beng", "Cyrl", "Deva", "Ethi", "Geor", "Grek", "Gujr", "Guru", "Hang", "Hani", "Hebr", "Hira", "Kana",
+    "Khmr", "Knda", "Laoo", "Latn", "Mlym", "Mymr", "Nkoo", "Sinh", "Syrc", "Taml", "Telu", "Tfng", "Thaa", "Thai", "Tibt",
+]  # fmt: skip
 
 
 class CodeOfConduct(Model):
@@ -120,6 +125,8 @@ class Clean(Model):
 
     languages: Annotated[list[Language], Field(max_length=16)] = ["ar"]
     """Languages to keep (ISO 639-1, or three letters where there is no such code); dialects count as Arabic. Empty: all."""
+    scripts: Annotated[list[Script], Field(max_length=16)] = []
+    """Scripts to keep (ISO 15924): at least half of a document's letters must be of one of them. Empty: all."""
     min_words: Annotated[int, Field(ge=0, le=10**6)] = 5
     """Shortest document, in words, after boilerplate is gone."""
     max_words: Annotated[int, Field(ge=1, le=10**7)] = 100_000
@@ -241,15 +248,38 @@ class Seed(Model):
             yield f"strategy {self.strategy} needs perplexityModel"
 
 
+class TransformersExpert(ModelFolder, TransformersEngine):
+    """A chat model in process with transformers, greedy."""
+
+
+class VllmExpert(ModelFolder, VllmEngine):
+    """A chat model in process with vLLM, on GPU, greedy."""
+
+
 class Expert(Model):
-    """Who rewrites the seed sample, and chunks whose guard says so."""
+    """Who rewrites the seed sample, and chunks whose guard says so.
+
+    An expert in process is asked for the sample alone where there is a worker, which then has the memory to itself: a chunk whose
+    guard says Expert keeps its original.
+    """
 
     rules: RulesEngine | None = None
     """Offline rules."""
     openai: OpenAIEngine | None = None
     """An OpenAI-compatible endpoint."""
+    transformers: TransformersExpert | None = None
+    """A model in process, on CPU or GPU."""
+    vllm: VllmExpert | None = None
+    """A model through vLLM, in process: for a GPU, where it is many times as fast."""
+    resources: Annotated[Resources | None, Operational] = None
+    """For annotating."""
 
-    one_of: ClassVar[tuple[str, ...]] = ("rules", "openai")
+    one_of: ClassVar[tuple[str, ...]] = ("rules", "openai", "transformers", "vllm")
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it is a model in the step's own pods."""
+        return bool(self.transformers or self.vllm)
 
 
 class Chunking(Model):
@@ -330,6 +360,9 @@ class Rewrite(Model):
     """The trained worker, in process. The default where there is a worker."""
     vllm: VllmEngine | None = None
     """The trained worker through vLLM, in process: for a GPU, where it is many times as fast."""
+    openai: ServedModel | None = None
+    """The trained worker on a server of your own, which takes prompts as tokens (completions of vLLM, SGLang, llama.cpp). It must
+    answer when the rewriting begins, and bills nothing; `nativealign download --worker` writes the folder to serve."""
     max_output_ratio: Annotated[float, Field(ge=1, le=8)] = 1.4
     """Longest rewriting, in tokens, as a multiple of the chunk's length (64 are added)."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = 1
@@ -421,8 +454,9 @@ class AlignJobSpec(JobSpec):
     cel_rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self.corpora.all(a, self.corpora.exists_one(b, b.name == a.name))", "corpora must have different names"),
         Rule(
-            "has(self.worker) || !has(self.rewrite) || !has(self.rewrite.transformers) && !has(self.rewrite.vllm)",
-            "rewrite.transformers and rewrite.vllm need worker",
+            "has(self.worker) || !has(self.rewrite) || !has(self.rewrite.transformers) && !has(self.rewrite.vllm)"
+            " && !has(self.rewrite.openai)",
+            "rewrite.transformers, rewrite.vllm and rewrite.openai need worker",
         ),
         Rule(
             "!has(self.worker) || !has(self.worker.train) || !has(self.worker.train.sequenceLength) || !has(self.chunking)"
@@ -438,8 +472,9 @@ class AlignJobSpec(JobSpec):
             "gates.minJudgeScore needs assess.judge",
         ),
         Rule(
-            "!has(self.rewrite) || !has(self.rewrite.transformers) || !has(self.rewrite.vllm)",
-            "rewrite has one engine: transformers or vllm",
+            "!has(self.rewrite) || [has(self.rewrite.transformers), has(self.rewrite.vllm), has(self.rewrite.openai)]"
+            ".filter(given, given).size() < 2",
+            "rewrite has one engine: transformers, vllm or openai",
         ),
     )
 
@@ -447,7 +482,8 @@ class AlignJobSpec(JobSpec):
         names = [corpus.name for corpus in self.corpora]
         if len(set(names)) != len(names):
             yield self.cel_rules[0].message
-        if self.worker is None and (self.rewrite.transformers or self.rewrite.vllm):
+        engines = [engine for engine in (self.rewrite.transformers, self.rewrite.vllm, self.rewrite.openai) if engine]
+        if self.worker is None and engines:
             yield self.cel_rules[1].message
         if self.worker and 2 * self.chunking.max_tokens >= self.worker.train.sequence_length:
             yield self.cel_rules[2].message
@@ -455,5 +491,5 @@ class AlignJobSpec(JobSpec):
             yield self.cel_rules[3].message
         if self.gates.min_judge_score is not None and self.assess.judge is None:
             yield self.cel_rules[4].message
-        if self.rewrite.transformers and self.rewrite.vllm:
+        if len(engines) > 1:
             yield self.cel_rules[5].message

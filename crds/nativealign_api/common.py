@@ -249,7 +249,7 @@ class Budget(Model):
     tokens: Annotated[Count, Field(ge=1)] | None = None
     """Prompt and completion tokens in all."""
     usd: Annotated[Dollars, Field(gt=0)] | None = None
-    """Money in all, in US dollars; needs prices. Every token counts at the higher of the two, so that it is never passed."""
+    """Money in all, in US dollars; needs prices. What an answer may cost at most is set aside before it is asked for."""
     prompt_usd_per_million_tokens: Annotated[Dollars, Field(ge=0)] | None = None
     """Price of a million prompt tokens, in US dollars."""
     completion_usd_per_million_tokens: Annotated[Dollars, Field(ge=0)] | None = None
@@ -266,25 +266,30 @@ class Budget(Model):
             yield self.cel_rules[0].message
 
 
-class OpenAIEngine(Model):
-    """Any server of the OpenAI chat completions protocol (OpenAI, vLLM, SGLang, llama.cpp)."""
+class ServedModel(Model):
+    """A model on any server of the OpenAI chat completions protocol (OpenAI, vLLM, SGLang, llama.cpp)."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     """Model name as the server knows it."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """Sampling temperature."""
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    """Sampling seed, where the server honours one."""
     endpoint: Annotated[Endpoint, Operational]
     """Base URL, ending in /v1 as a rule."""
     api_key_secret: Annotated[SecretKeyReference | None, Operational] = None
     """API key; on a laptop the environment variable OPENAI_API_KEY."""
     limits: Annotated[RateLimits, Operational] = RateLimits()
     """Rate limits."""
-    budget: Annotated[Budget, Operational] = Budget()
-    """Budget."""
     timeout_seconds: Annotated[int, Operational, Field(ge=1, le=3600)] = 120
     """Longest wait for one answer, in seconds."""
+
+
+class OpenAIEngine(ServedModel):
+    """A model on any server of the OpenAI chat completions protocol, with what its answers may cost."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Sampling temperature; higher where an answer is asked for again."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Sampling seed, where the server honours one."""
+    budget: Annotated[Budget, Operational] = Budget()
+    """Budget."""
     batch: Annotated[bool, Operational] = False
     """Asks through the endpoint's Batch API: answers come within a day and cost less; limits does not apply."""
 

@@ -146,7 +146,8 @@ def expected_inputs(spec: JobSpec) -> dict[str, str | None]:
         inputs |= {"data": None} if spec.benchmarks else {}
         return inputs | ({"heldOut": f"AlignJob/{spec.held_out.align_job}/dedup"} if spec.held_out else {})
     optional = [
-        *("worker.base.uri", "seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel"),
+        *("worker.base.uri", "expert.transformers", "expert.vllm"),
+        *("seed.perplexityModel", "assess.perplexityModel", "assess.toxicityModel"),
         *("decontamination.data", "decontamination.items"),
     ]
     given = [path.removesuffix(".uri") for path in optional if value_at(spec, path)]
@@ -258,7 +259,10 @@ def _phases(definition: StepDefinition, spec: JobSpec, shards: int) -> Iterator[
     parallelism: int = value_at(spec, definition.parallelism) or spec.parallelism
     for phase in (phase for phase in definition.phases if phase.enabled(spec)):
         indexes = _indexes(phase, shards, own)
-        resources = own if phase.accelerator else _without_accelerators(spec.resources)
+        computes = phase.accelerator(spec)
+        resources = own if computes or phase.asks else spec.resources
+        if not computes:
+            resources = _without_accelerators(resources)
         yield Phase(
             phase.name,
             phase.form,

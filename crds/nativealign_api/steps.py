@@ -24,8 +24,10 @@ class Form(StrEnum):
 class PhaseDefinition:
     name: str
     form: Form
-    accelerator: bool = False
-    """Whether the pods get the step's accelerators."""
+    accelerator: Callable[[Any], bool] = lambda spec: False
+    """Whether the pods compute on the step's accelerators."""
+    asks: tuple[tuple[str, str], ...] = ()
+    """Endpoints that the pods may ask: each one's name in a pod, and its path in the spec."""
     enabled: Callable[[Any], bool] = lambda spec: True
 
 
@@ -39,7 +41,7 @@ class StepDefinition:
     """Pinned inputs and earlier steps, by name; one that the spec does not have is left out."""
     phases: tuple[PhaseDefinition, ...]
     resources: str = "resources"
-    """Path of the spec field with the step's own resources."""
+    """Path of the spec field with the resources of phases that compute on accelerators or ask an endpoint; others get the job's."""
     parallelism: str = "parallelism"
     """Path of the spec field with the step's own parallelism."""
     enabled: Callable[[Any], bool] = lambda spec: True
@@ -47,18 +49,23 @@ class StepDefinition:
 
 INSPECT = "inspect"
 COMMIT = PhaseDefinition("commit", Form.SINGLE)
+EXPERT, WORKER = ("expert", "expert.openai"), ("worker", "rewrite.openai")
 
 
 def _step(name: str, version: int, reads: str, inputs: str, *phases: PhaseDefinition, **extra: Any) -> StepDefinition:
     return StepDefinition(name, version, tuple(reads.split()), tuple(inputs.split()), phases, **extra)
 
 
-def _sharded(name: str, accelerator: bool = False, **extra: Any) -> PhaseDefinition:
-    return PhaseDefinition(name, Form.SHARDED, accelerator, **extra)
+def _sharded(name: str, **extra: Any) -> PhaseDefinition:
+    return PhaseDefinition(name, Form.SHARDED, **extra)
 
 
-def _single(name: str, accelerator: bool = False) -> PhaseDefinition:
-    return PhaseDefinition(name, Form.SINGLE, accelerator)
+def _single(name: str, **extra: Any) -> PhaseDefinition:
+    return PhaseDefinition(name, Form.SINGLE, **extra)
+
+
+def _always(spec: Any) -> bool:
+    return True
 
 
 def _has_worker(spec: Any) -> bool:
@@ -67,6 +74,18 @@ def _has_worker(spec: Any) -> bool:
 
 def _by_perplexity(spec: Any) -> bool:
     return bool(spec.seed.strategy.endswith("Perplexity"))
+
+
+def _annotates_in_process(spec: Any) -> bool:
+    return bool(spec.expert.in_process)
+
+
+def _rewrites_in_process(spec: Any) -> bool:
+    return spec.rewrite.openai is None if _has_worker(spec) else _annotates_in_process(spec)
+
+
+def _assesses_with_models(spec: Any) -> bool:
+    return bool(spec.assess.perplexity_model or spec.assess.toxicity_model)
 
 
 def _drops_repeated_lines(spec: Any) -> bool:
@@ -83,18 +102,21 @@ ALIGN_STEPS = (
           _sharded("filter"), COMMIT),
     _step("dedup", 2, "dedup heldOut", "clean",
           _sharded("sign"), _sharded("group"), _single("link"), _sharded("filter"), COMMIT),
-    _step("annotate", 4, "seed expert chunking worker.base", "dedup conduct worker.base seed.perplexityModel",
-          _sharded("score", accelerator=True, enabled=_by_perplexity), _single("sample"), _sharded("annotate"), COMMIT,
-          enabled=_has_worker),
+    _step("annotate", 5, "seed expert chunking worker.base",
+          "dedup conduct worker.base seed.perplexityModel expert.transformers expert.vllm",
+          _sharded("draw", accelerator=_by_perplexity), _single("sample"),
+          _sharded("annotate", accelerator=_annotates_in_process, asks=(EXPERT,)), COMMIT,
+          resources="expert.resources", enabled=_has_worker),
     _step("train-worker", 4, "worker.base worker.train chunking", "annotate conduct worker.base",
-          PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT,
+          PhaseDefinition("train", Form.GANG, accelerator=_always), COMMIT,
           resources="worker.resources", enabled=_has_worker),
-    _step("rewrite", 5, "rewrite chunking expert worker.base decontamination",
-          "dedup conduct train-worker decontamination.data decontamination.items",
-          _sharded("rewrite", accelerator=True), COMMIT,
+    _step("rewrite", 6, "rewrite chunking expert worker.base decontamination",
+          "dedup conduct train-worker decontamination.data decontamination.items expert.transformers expert.vllm",
+          _sharded("rewrite", accelerator=_rewrites_in_process, asks=(EXPERT, WORKER)), COMMIT,
           resources="rewrite.resources", parallelism="rewrite.parallelism"),
-    _step("assess", 3, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",
-          _single("measure", accelerator=True), COMMIT, resources="assess.resources"),
+    _step("assess", 4, "assess gates", "rewrite conduct assess.perplexityModel assess.toxicityModel",
+          _sharded("draw"), _single("measure", accelerator=_assesses_with_models, asks=(("judge", "assess.judge"),)), COMMIT,
+          resources="assess.resources"),
 )  # fmt: skip
 
 PRETRAIN_STEPS = (
@@ -104,14 +126,14 @@ PRETRAIN_STEPS = (
     _step("train", 1,
           "base mix objective whenExhausted sequenceLength tokens globalBatch seed optimizer deepspeed checkpoints",
           "tokenize base",
-          PhaseDefinition("train", Form.GANG, accelerator=True), COMMIT, resources="trainResources"),
+          PhaseDefinition("train", Form.GANG, accelerator=_always), COMMIT, resources="trainResources"),
     _step("export", 1, "", "train", _single("export"), COMMIT),
 )  # fmt: skip
 
 EVAL_STEPS = (
     _INSPECT,
     _step("evaluate", 1, "benchmarks engine heldOut judge", "model baseline data heldOut",
-          _sharded("evaluate", accelerator=True), COMMIT, resources="evaluateResources"),
+          _sharded("evaluate", accelerator=_always, asks=(("judge", "judge"),)), COMMIT, resources="evaluateResources"),
     _step("report", 1, "gate", "evaluate", _single("report"), COMMIT),
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from nativealign_api.align import CodeOfConduct
 from nativealign_api.common import JobSpec, Resources, SecretKeyReference
 from nativealign_api.plan import value_at
 from nativealign_api.resolved import ResolvedJob
-from nativealign_api.steps import COMMIT, INSPECT, Form
+from nativealign_api.steps import INSPECT, STEPS, Form
 from nativealign_api.vocabulary import (
     DEFAULT_JOB_PATH,
     DEFAULT_MODEL_CACHE,
@@ -223,18 +223,9 @@ def _secret_sources(spec: JobSpec, resolved: ResolvedJob, token_audience: str) -
     return sources
 
 
-API_KEYS = {"expert": "expert.openai", "assess": "assess.judge", "judge": "judge"}
-"""Path of an endpoint in the spec, by the field that a step must read to call it."""
-FOLDERS = {"assess": "judge"}
-"""Folder of an API key where it is not named like the field."""
-
-
 def _api_keys(spec: JobSpec, resolved: ResolvedJob) -> dict[str, SecretKeyReference]:
-    """API keys of the endpoints that a phase may call, by their folder; the commit calls none."""
-    found = {}
-    for field, path in API_KEYS.items():
-        if field in resolved.parameters and resolved.phase != COMMIT.name:
-            endpoint = value_at(spec, path)
-            if endpoint and endpoint.api_key_secret:
-                found[FOLDERS.get(field, field)] = endpoint.api_key_secret
-    return found
+    """API keys of the endpoints that a phase may ask, by their names."""
+    step = next(step for step in STEPS[resolved.kind] if step.name == resolved.step)
+    phase = next(phase for phase in step.phases if phase.name == resolved.phase)
+    given = ((name, value_at(spec, path)) for name, path in phase.asks)
+    return {name: endpoint.api_key_secret for name, endpoint in given if endpoint and endpoint.api_key_secret}

@@ -22,7 +22,7 @@ import openai
 from nativealign_workloads.align.waves import AT_ONCE
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.engines.openai_endpoint import Endpoint
-from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
+from nativealign_workloads.engines.openai_http import OpenAIEngine, Rates
 from nativealign_workloads.engines.protocol import Request
 from nativealign_workloads.store import LocalStore
 
@@ -97,9 +97,7 @@ def requests() -> list[Request]:
 
 def ours(url: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        engine = OpenAIEngine(
-            Endpoint(url, "m", None), Journal(LocalStore(Path(folder)), "journal", "w"), Limits(concurrency=SLOTS)
-        )
+        engine = OpenAIEngine(Endpoint(url, "m", None), Journal(LocalStore(Path(folder)), "journal", "w"), Rates(concurrency=SLOTS))
         asked = requests()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(engine.generate, (asked[n : n + engine.wave] for n in range(0, REQUESTS, engine.wave))))

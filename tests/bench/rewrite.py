@@ -23,6 +23,7 @@ from tests.workloads.pipeline import QUICKSTART, Ended, Unit, World, manifest_of
 from nativealign_api.vocabulary import ENV_JOB, ENV_SCRATCH
 from nativealign_workloads.align import rewrite
 from nativealign_workloads.context import from_environment
+from nativealign_workloads.engines import transformers_engine
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
 
@@ -108,7 +109,7 @@ def step(folder: Path, unit: Unit, world: World) -> tuple[float, list[Request], 
         opened.append(time.perf_counter() - started)
         return engine
 
-    with watched(calls, replies), mock.patch.object(rewrite, "TransformersEngine", open_timed):
+    with watched(calls, replies), mock.patch.object(transformers_engine, "TransformersEngine", open_timed):
         started = time.perf_counter()
         rewrite.run(context)
         seconds = time.perf_counter() - started - sum(opened)

@@ -69,8 +69,12 @@ def test_a_spec_with_every_field_is_accepted_and_kept(plane: ControlPlane, names
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("AlignJob", {"paralelism": 3}, 'unknown field "spec.paralelism"'),
-    ("AlignJob", {"expert": {}}, "exactly one of rules, openai must be set"),
-    ("AlignJob", {"expert": {"rules": {}, "openai": specs.ENDPOINT}}, "exactly one of rules, openai must be set"),
+    ("AlignJob", {"expert": {}}, "exactly one of rules, openai, transformers, vllm must be set"),
+    (
+        "AlignJob",
+        {"expert": {"rules": {}, "openai": specs.ENDPOINT}},
+        "exactly one of rules, openai, transformers, vllm must be set",
+    ),
     ("AlignJob", {"seed": {"strategy": "HighPerplexity"}}, "strategy needs perplexityModel"),
     (
         "AlignJob",
@@ -80,9 +84,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("AlignJob", {"seed": {"documents": "0k"}}, "must be at least 1"),
     ("AlignJob", {"seed": {"documents": "many"}}, "spec.seed.documents"),
     ("AlignJob", {"sharding": {"targetBytes": "2T"}}, "must be at most 1000000000000"),
-    ("AlignJob", {"rewrite": {"transformers": {}}}, "rewrite.transformers and rewrite.vllm need worker"),
-    ("AlignJob", {"rewrite": {"vllm": {}}}, "rewrite.transformers and rewrite.vllm need worker"),
-    ("AlignJob", {"rewrite": {"vllm": {}, "transformers": {}}}, "rewrite has one engine: transformers or vllm"),
+    ("AlignJob", {"rewrite": {"transformers": {}}}, "rewrite.transformers, rewrite.vllm and rewrite.openai need worker"),
+    ("AlignJob", {"rewrite": {"vllm": {}}}, "rewrite.transformers, rewrite.vllm and rewrite.openai need worker"),
+    ("AlignJob", {"rewrite": {"openai": specs.SERVED}}, "rewrite.transformers, rewrite.vllm and rewrite.openai need worker"),
+    ("AlignJob", {"rewrite": {"vllm": {}, "openai": specs.SERVED}}, "rewrite has one engine: transformers, vllm or openai"),
+    ("AlignJob", {"rewrite": {"vllm": {}, "transformers": {}}}, "rewrite has one engine: transformers, vllm or openai"),
     ("AlignJob", {"corpora": [specs.CORPUS, specs.CORPUS]}, "Duplicate value"),
     ("AlignJob", {"corpora": [{"name": "web", "uri": "https://example.org/x"}]}, "spec.corpora[0].uri"),
     ("AlignJob", {"resources": {"environment": {"LD_PRELOAD": "x"}}}, "environment takes NCCL_*"),

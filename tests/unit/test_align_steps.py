@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nativealign_api.align import AlignGates, Chunking, Clean, Rewrite
+from nativealign_api.align import AlignGates, Chunking, Clean, Rewrite, Script
 from nativealign_api.pretrain import MixEntry
 from nativealign_workloads.align.annotate import counted, summarize
+from nativealign_workloads.align.asking import unless_overtaken
 from nativealign_workloads.align.assess import gates, kept_items, preservation
-from nativealign_workloads.align.chunks import counter, cut, unless_overtaken
+from nativealign_workloads.align.chunks import counter, cut
 from nativealign_workloads.align.clean import clean_text
 from nativealign_workloads.align.rejected import KEPT, Worst
 from nativealign_workloads.align.rewrite import Rewriter, document_row, rejected_answers
@@ -181,6 +182,21 @@ def test_pairs_are_counted_with_their_guards() -> None:
 )
 def test_documents_are_filtered_with_a_reason(text: str, reason: str) -> None:
     assert clean_text(text, Clean()).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("scripts", "text", "reason"),
+    [
+        (["Arab"], TEXT, ""),
+        (["Cyrl", "Latn"], TEXT, "Script"),
+        (["Arab"], f"{TEXT} and a few words more", ""),
+        (["Arab"], "one two three four five ستة", "Script"),
+        (["Latn", "Arab"], "one two three four five ستة", ""),
+        (["Latn"], "1 2 3 4 5 6", "Script"),
+    ],
+)
+def test_documents_of_other_scripts_are_filtered(scripts: list[Script], text: str, reason: str) -> None:
+    assert clean_text(text, Clean(languages=[], scripts=scripts)).reason == reason
 
 
 def test_no_language_is_filtered_where_none_is_named() -> None:

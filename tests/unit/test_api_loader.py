@@ -45,7 +45,7 @@ def test_a_good_manifest_is_read(tmp_path: Path) -> None:
         ('  parallelism: "4"', "job.yaml:11: spec.parallelism: '4': input should be a valid integer"),
         ("  parallelism: 0", "job.yaml:11: spec.parallelism: 0: input should be greater than or equal to 1"),
         ("  suspend: 1", "job.yaml:11: spec.suspend: 1: input should be a valid boolean"),
-        ("  rewrite: {transformers: {}}", "job.yaml:5: spec: rewrite.transformers and rewrite.vllm need worker"),
+        ("  rewrite: {transformers: {}}", "job.yaml:5: spec: rewrite.transformers, rewrite.vllm and rewrite.openai need worker"),
         ("  heldOut: {documents: 1.5}", "job.yaml:11: spec.heldOut.documents: 1.5: input should be a valid integer"),
     ],
 )  # fmt: skip
@@ -55,7 +55,7 @@ def test_a_mistake_is_shown_with_line_path_and_suggestion(tmp_path: Path, line: 
 
 def test_an_empty_choice_says_what_to_choose_from(tmp_path: Path) -> None:
     [problem] = _problems(tmp_path, GOOD.replace("rules: {}", "openai:\n").replace("    openai:\n", "    {}\n"))
-    assert problem == "job.yaml:9: spec.expert: exactly one of rules, openai must be set; found none"
+    assert problem == "job.yaml:9: spec.expert: exactly one of rules, openai, transformers, vllm must be set; found none"
 
 
 def test_all_mistakes_of_all_documents_come_at_once(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_all_rules_that_an_object_breaks_are_told_at_once(tmp_path: Path) -> Non
     text += "  expert: {rules: {}}\n  rewrite: {transformers: {}}\n"
     assert _problems(tmp_path, text) == [
         "job.yaml:4: spec: corpora must have different names",
-        "job.yaml:4: spec: rewrite.transformers and rewrite.vllm need worker",
+        "job.yaml:4: spec: rewrite.transformers, rewrite.vllm and rewrite.openai need worker",
     ]
 
 

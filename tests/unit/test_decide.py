@@ -56,7 +56,7 @@ def test_a_job_goes_through_its_phases_one_after_the_other() -> None:
         ["filter", "commit"],
         ["sign", "group", "link", "filter", "commit"],
         ["rewrite", "commit"],
-        ["measure", "commit"],
+        ["draw", "measure", "commit"],
     )
     expected = [f"aj-web-{step}-{phase}-0" for step, names in zip(STEPS, phases, strict=True) for phase in names]
     assert created == expected
@@ -148,7 +148,7 @@ def test_children_of_a_run_whose_status_was_lost_are_not_taken_for_this_runs() -
     seen.finish()
     seen.job.status = JobStatus()
     committed = {name: {"counts": {"out": 7}} for name in STEPS[1:]}
-    again = seen.finish(committed)[12:]
+    again = seen.finish(committed)[13:]
     assert again == ["aj-web-inspect-list-1"]
     assert seen.status.state == "Complete"
 

@@ -134,7 +134,9 @@ def test_a_pod_gets_only_the_secrets_that_its_phase_uses() -> None:
     store = ["store/AWS_ACCESS_KEY_ID", "store/AWS_SECRET_ACCESS_KEY"]
     assert _secret_paths(_render("AlignJob", "clean", "filter")) == store
     assert _secret_paths(_render("AlignJob", "annotate", "annotate")) == [*store, "expert/token"]
-    assert _secret_paths(_render("AlignJob", "annotate", "commit")) == store
+    assert _secret_paths(_render("AlignJob", "annotate", "sample")) == store
+    served = {"rewrite": {"openai": specs.SERVED}}
+    assert _secret_paths(_render("AlignJob", "rewrite", "rewrite", served)) == [*store, "expert/token", "worker/token"]
     assert _secret_paths(_render("AlignJob", "assess", "measure")) == [*store, "judge/token"]
     assert _secret_paths(_render("EvalJob", "evaluate", "evaluate")) == [*store, "judge/token"]
 
@@ -151,10 +153,33 @@ def test_the_code_of_conduct_is_mounted_where_it_is_pinned() -> None:
     assert "ours.yaml" not in json.dumps(_pod(_render("AlignJob", "rewrite", "rewrite"))["volumes"])
 
 
-def test_only_phases_that_compute_on_accelerators_ask_for_them() -> None:
-    for phase, expected in (("rewrite", "8"), ("commit", None)):
-        limits = _pod(_render("AlignJob", "rewrite", phase))["containers"][0]["resources"]["limits"]
-        assert (limits.get("nvidia.com/gpu"), limits.get("rdma/hca")) == (expected, expected and "1")
+@pytest.mark.parametrize(
+    ("step", "phase", "spec", "expected"),
+    [
+        ("rewrite", "rewrite", {}, "8"),
+        ("rewrite", "rewrite", {"rewrite": {"openai": specs.SERVED, "resources": specs.RESOURCES}}, None),
+        ("rewrite", "commit", {}, None),
+        ("annotate", "draw", {}, "8"),  # by perplexity
+        ("annotate", "draw", {"seed": {"documents": 10}}, None),
+        ("annotate", "annotate", {}, None),
+        ("annotate", "annotate", {"expert": {"vllm": specs.EXPERTS["vllm"], "resources": specs.RESOURCES}}, "8"),
+        ("assess", "draw", {}, None),
+        ("assess", "measure", {}, "8"),
+        ("assess", "measure", {"assess": {"resources": specs.RESOURCES}, "gates": {}}, None),
+    ],
+)
+def test_only_phases_that_compute_on_accelerators_ask_for_them(
+    step: str, phase: str, spec: dict[str, Any], expected: str | None
+) -> None:
+    limits = _pod(_render("AlignJob", step, phase, spec))["containers"][0]["resources"]["limits"]
+    assert (limits.get("nvidia.com/gpu"), limits.get("rdma/hca")) == (expected, expected and "1")
+
+
+def test_phases_that_compute_have_the_memory_of_their_step_and_commits_that_of_the_job() -> None:
+    spec = {"rewrite": {"resources": {"memory": "7Gi"}}, "worker": None, "resources": {"memory": "1Gi"}}
+    for phase, expected in (("rewrite", "7Gi"), ("commit", "1Gi")):
+        limits = _pod(_render("AlignJob", "rewrite", phase, spec))["containers"][0]["resources"]["limits"]
+        assert limits["memory"] == expected
 
 
 def test_environment_of_the_user_reaches_the_pod() -> None:

@@ -1,14 +1,17 @@
 """Scripts, languages, boilerplate, personal data and repairs: what is recognised, and what must be left alone."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nativealign_api.align import Script
 from nativealign_workloads.text.boilerplate import is_advertisement, is_furniture, strip_advertisements, strip_boilerplate
 from nativealign_workloads.text.language import CODES, identifier, language
 from nativealign_workloads.text.personal import find_emails, find_phones, find_urls
 from nativealign_workloads.text.repair import repair_mojibake, repair_presentation_forms
-from nativealign_workloads.text.script import arabic_share, script_profile
+from nativealign_workloads.text.script import NAMES, arabic_share, script_profile, share_of
 
 ARABIC = "أعلنت الجامعة فتح باب القبول للطلاب في كلية الطب"
 
@@ -17,6 +20,13 @@ def test_shares_count_letters_only() -> None:
     assert arabic_share("سلام 1234 !!! ـــ") == 1.0
     assert arabic_share("1234 ...") == 0.0
     assert script_profile("سلام abcd αβ") == {"Arabic": 0.4, "Latin": 0.4, "Greek": 0.2}
+    assert share_of("سلام abcd αβ", "Grek") == 0.2
+
+
+def test_every_script_of_the_spec_is_told_by_the_names_of_its_letters() -> None:
+    assert set(NAMES) == set(get_args(Script))
+    found = {script for first in range(0, 0x10000, 64) for script in script_profile("".join(map(chr, range(first, first + 64))))}
+    assert set(NAMES.values()) <= found
 
 
 @pytest.mark.parametrize(

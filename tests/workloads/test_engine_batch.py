@@ -10,7 +10,7 @@ from tests.workloads.batch_server import BatchServer, Json, batch_server, line, 
 from tests.workloads.openai_server import completion
 
 from nativealign_workloads.engines import openai_batch
-from nativealign_workloads.engines.budget import Budget, BudgetExhausted
+from nativealign_workloads.engines.budget import Budget, BudgetExhausted, Limits, Spent
 from nativealign_workloads.engines.journal import Batch, Journal
 from nativealign_workloads.engines.openai_batch import OpenAIBatchEngine
 from nativealign_workloads.engines.openai_endpoint import Endpoint, estimated_tokens
@@ -44,7 +44,7 @@ def journal(folder: Path) -> Journal:
 def engine(server: BatchServer, record: Journal, tokens: int | None = None) -> OpenAIBatchEngine:
     def left() -> Budget:
         used = record.usage()
-        return Budget(None, tokens, spent_tokens=used["tokens"] + used["unsettledTokens"])
+        return Budget(Limits(tokens=tokens), spent=Spent(tokens=used["tokens"] + used["unsettledTokens"]))
 
     return OpenAIBatchEngine(Endpoint(server.url, "m", "key"), record, left)
 
@@ -115,7 +115,7 @@ def test_a_request_without_a_usable_answer_is_given_up_and_billed(server, tmp_pa
 
 
 def test_the_budget_bounds_a_batch_and_what_turned_out_cheaper_is_used(server, tmp_path: Path) -> None:
-    highest = estimated_tokens(requests(1)[0])
+    highest = estimated_tokens(requests(1)[0]).total
     with pytest.raises(BudgetExhausted):
         engine(server, journal(tmp_path), 3 * highest).generate(requests())
     spent = journal(tmp_path).usage()["tokens"]

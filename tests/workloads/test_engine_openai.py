@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from tests.workloads.openai_server import Answer, OpenAIServer, completion, error, openai_server
 
 from nativealign_workloads.engines import journal as writing
-from nativealign_workloads.engines.budget import Budget, BudgetExhausted
+from nativealign_workloads.engines.budget import Budget, BudgetExhausted, Limits, Spent
 from nativealign_workloads.engines.journal import LOOKED_UP, Journal, key_of
-from nativealign_workloads.engines.openai_endpoint import Endpoint, estimated_tokens
-from nativealign_workloads.engines.openai_http import Limits, OpenAIEngine
+from nativealign_workloads.engines.openai_endpoint import RETRY_TEMPERATURE, Endpoint, estimated_tokens
+from nativealign_workloads.engines.openai_http import OpenAIEngine, Rates
 from nativealign_workloads.engines.pacing import Backoff, Pace, retry_after_seconds
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import ConfigError, PermissionDenied, StoppedError, UnavailableError
@@ -60,7 +61,7 @@ def engine(server: OpenAIServer, time: Time, tmp_path: Path) -> Iterator[Callabl
         budget: Budget | None = None, url: str | None = None, key: str | None = KEY, journal: Journal | None = None, **limits: Any
     ) -> OpenAIEngine:
         endpoint = Endpoint(url or server.url, "m", key, timeout_seconds=limits.pop("timeout_seconds", 5))
-        bounds = Limits(**{"concurrency": 4, "attempts": 3, **limits})
+        bounds = Rates(**{"concurrency": 4, "attempts": 3, **limits})
         record = journal or Journal(LocalStore(tmp_path), f"engine-{len(made)}", "writer")
         made.append(OpenAIEngine(endpoint, record, bounds, budget, clock=time.clock, sleep=time.sleep))
         return made[-1]
@@ -86,6 +87,11 @@ def test_the_request_is_deterministic_and_carries_the_key(server, engine) -> Non
         {"model": "m", "messages": [{"role": "user", "content": "text 0"}], "max_tokens": 20, "temperature": 0, "seed": 0}
     ]
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_further_attempt_is_asked_with_another_seed_at_a_temperature_at_which_it_matters(server, engine) -> None:
+    engine().generate([replace(requests(1)[0], attempt=2)])
+    assert (server.requests[0]["seed"], server.requests[0]["temperature"]) == (2, RETRY_TEMPERATURE)
 
 
 def test_nothing_of_the_environment_goes_to_the_endpoint(server, engine, monkeypatch) -> None:
@@ -204,20 +210,20 @@ def test_an_endpoint_that_is_not_there_is_unavailable(engine) -> None:
 
 
 def test_the_budget_of_requests_is_a_hard_stop_and_keeps_what_is_paid(server, engine) -> None:
-    budget = Budget(requests=5)
+    budget = Budget(Limits(requests=5))
     asked = engine(budget)
     with pytest.raises(BudgetExhausted, match="spent 5 of 5 requests"):
         asked.generate(requests(9))
     assert len(server.requests) == 5
-    assert budget.spent_tokens == 75
+    assert budget.spent.tokens == 75
 
 
 def test_a_retry_that_the_budget_has_no_room_for_ends_the_call(server, engine) -> None:
     """With others waiting for the only slot, whose room nobody will give back."""
-    estimate = estimated_tokens(requests(1)[0])
+    estimate = estimated_tokens(requests(1)[0]).total
     server.script.append(error(503))
     with pytest.raises(BudgetExhausted):
-        engine(Budget(tokens=3 * estimate), concurrency=1).generate(requests(9))
+        engine(Budget(Limits(tokens=3 * estimate)), concurrency=1).generate(requests(9))
     assert len(server.requests) < 9
 
 
@@ -232,23 +238,23 @@ def test_an_interrupted_engine_takes_no_further_call(server, engine) -> None:
 def test_retries_count_against_the_budget(server, engine) -> None:
     server.forever = error(500)
     with pytest.raises(BudgetExhausted):
-        engine(Budget(requests=2), attempts=9).generate(requests(1))
+        engine(Budget(Limits(requests=2)), attempts=9).generate(requests(1))
     assert len(server.requests) == 2
 
 
 def test_the_budget_of_tokens_is_never_passed_and_used_to_its_end(server, engine) -> None:
-    estimate = estimated_tokens(requests(1)[0])
+    estimate = estimated_tokens(requests(1)[0]).total
     assert estimate > 15
-    budget = Budget(tokens=15 * 6 + estimate)
+    budget = Budget(Limits(tokens=15 * 6 + estimate))
     with pytest.raises(BudgetExhausted):
         engine(budget).generate(requests(30))
-    assert 15 * 6 < budget.spent_tokens <= 15 * 6 + estimate
+    assert 15 * 6 < budget.spent.tokens <= 15 * 6 + estimate
     assert not budget.under_way
 
 
 def test_a_budget_carries_over_what_was_spent_before(server, engine) -> None:
     with pytest.raises(BudgetExhausted):
-        engine(Budget(requests=5, spent_requests=5)).generate(requests(1))
+        engine(Budget(Limits(requests=5), spent=Spent(requests=5))).generate(requests(1))
     assert server.requests == []
 
 
@@ -276,7 +282,7 @@ def test_what_the_endpoint_says_of_its_room_is_waited_for(
     server.script.append(Answer(body=completion("نعم"), headers=headers))
     engine(concurrency=1).generate(requests(2))
     if seconds == "tokens":
-        seconds = estimated_tokens(requests(1)[0]) / 200  # 12,000 a minute
+        seconds = estimated_tokens(requests(1)[0]).total / 200  # 12,000 a minute
     assert time.now == pytest.approx(seconds)
 
 
@@ -343,10 +349,10 @@ def journal(folder: Path) -> Journal:
 
 def test_answers_that_a_spent_budget_cut_off_are_not_asked_for_again(server, engine, tmp_path: Path) -> None:
     with pytest.raises(BudgetExhausted):
-        engine(Budget(requests=5), journal=journal(tmp_path)).generate(requests(9))
+        engine(Budget(Limits(requests=5)), journal=journal(tmp_path)).generate(requests(9))
     found = journal(tmp_path)
     assert found.usage() == used(5)
-    again = engine(Budget(requests=9, spent_requests=5, spent_tokens=75), journal=found)
+    again = engine(Budget(Limits(requests=9), spent=Spent(5, 75)), journal=found)
     assert [reply.text for reply in again.generate(requests(9))] == [f"TEXT {i}" for i in range(9)]
     assert len(server.requests) == 9
     assert journal(tmp_path).usage() == used(9)
@@ -377,10 +383,10 @@ def test_what_failed_and_useless_requests_cost_is_in_the_journal(server, engine,
 )
 def test_a_request_whose_answer_is_lost_counts_in_full(server, engine, tmp_path: Path, lost: Answer) -> None:
     server.script.append(lost)
-    budget, highest = Budget(), estimated_tokens(requests(1)[0])
+    budget, highest = Budget(), estimated_tokens(requests(1)[0]).total
     engine(budget, journal=journal(tmp_path), timeout_seconds=0.3).generate(requests(1))
     assert journal(tmp_path).usage() == used(1) | {"unsettledRequests": 1, "unsettledTokens": highest}
-    assert budget.spent_tokens == 15 + highest
+    assert budget.spent.tokens == 15 + highest
 
 
 def test_an_endpoint_that_cannot_be_reached_bills_nothing(engine, tmp_path: Path) -> None:

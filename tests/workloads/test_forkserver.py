@@ -132,7 +132,12 @@ def job(step: str, phase: str, *inputs: str, **resources: int) -> ResolvedJob:
     ("of", "expected"),
     [
         (job("clean", "filter"), ()),
+        (job("annotate", "annotate", "dedup"), ()),
+        (job("annotate", "annotate", "dedup", "expert.transformers"), MODELS),
+        (job("annotate", "draw", "dedup"), ()),
+        (job("annotate", "draw", "dedup", "seed.perplexityModel"), MODELS),
         (job("rewrite", "rewrite", "dedup"), ()),
+        (job("rewrite", "rewrite", "dedup", "expert.transformers"), MODELS),
         (job("rewrite", "rewrite", "dedup", "train-worker"), MODELS),
         (job("assess", "measure", "rewrite"), ()),
         (job("assess", "measure", "rewrite", "assess.toxicityModel"), MODELS),

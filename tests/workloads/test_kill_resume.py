@@ -84,7 +84,7 @@ EVALUATION = manifest_of(
 )
 EVERY_POINT = "NATIVEALIGN_EVERY_POINT" in os.environ
 """`NATIVEALIGN_EVERY_POINT=1 make workloads` strikes quick phases everywhere; else some points are drawn with a seed."""
-SLOW = {"train train", "train-worker train", "rewrite rewrite worker", "annotate score", "evaluate evaluate", "export export"}
+SLOW = {"train train", "train-worker train", "rewrite rewrite worker", "annotate draw", "evaluate evaluate", "export export"}
 """Phases that compute with torch."""
 KILLED, OVERTAKEN = (2, 3), (1, 1)
 """Points that are drawn: of slow phases, of quick ones."""

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.workloads.openai_server import Answer, openai_server
 from tests.workloads.pipeline import (
     PRETRAIN,
     RULES,
@@ -21,6 +22,10 @@ from tests.workloads.pipeline import (
     run_phases,
 )
 
+from nativealign_workloads.align.perplexity import perplexities
+from nativealign_workloads.conduct import BUILTIN, load_conduct
+from nativealign_workloads.conduct.prompt import prompt_ids, render_messages
+from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.errors import ConfigError
 
 
@@ -46,14 +51,71 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights whose context holds the code of conduct."""
+    from nativealign_workloads.training.model import create_model, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("chat")
+    tokenizer = train_tokenizer([BUILTIN["ar-1"].read_text()] * 10, 2000, folder / "tokenizer")
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "max_position_embeddings": 16384}
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    create_model({"model_type": "llama", **shape, **ids}, 2000, 0, folder / "model")
+    return shutil.copytree(tokenizer, folder / "model", dirs_exist_ok=True)
+
+
+def test_an_expert_in_process_answers_for_nothing(tmp_path: Path, chat: Path):
+    """The whole corpus where there is no worker, else the seed sample alone."""
+    make_corpus(tmp_path / "corpus", 12)
+    expert = {
+        "expert": {"transformers": {"uri": str(chat), "batchSize": 4}},
+        "chunking": {"maxTokens": 64},
+        "heldOut": {"documents": 0},
+    }
+    store, outputs = run_job_here(tmp_path, RULES | expert | {"rewrite": {"maxRetries": 0, "maxOutputRatio": 1}}, until="rewrite")
+    chunks = [chunk for row in rows(store, outputs["rewrite"], "documents") for chunk in row["chunks"]]
+    assert {chunk["by"].partition(":")[0] for chunk in chunks} == {"transformers"}
+    assert "NoAnswer" not in {guard["guard"] for chunk in chunks for guard in chunk["guards"]}
+    assert manifest_facts(store, outputs["rewrite"])["usage"] == usage([])
+
+    store, outputs = run_job_here(tmp_path, WORKER | expert | {"seed": {"documents": 4}}, until="annotate")
+    pairs = rows(store, outputs["annotate"], "pairs")
+    assert len({pair["id"] for pair in pairs}) == 4
+    assert {pair["expert"].partition(":")[0] for pair in pairs} == {"transformers"}
+    assert all(pair["rewritten"] and pair["tokens"] == 0 for pair in pairs)
+    assert manifest_facts(store, outputs["annotate"])["usage"] == usage([])
+
+
+def test_a_worker_on_a_server_gets_the_prompts_that_it_was_trained_on_and_bills_nothing(here: Path):
+    from transformers import PreTrainedTokenizerFast
+
+    from nativealign_workloads.training.model import SPECIAL_TOKENS
+
+    with openai_server() as server:
+        server.forever = Answer(body=json.dumps({"choices": [{"text": "لا شيء", "finish_reason": "stop"}]}).encode())
+        served = {"openai": {"model": "worker", "endpoint": server.url}, "maxRetries": 0}
+        store, outputs = run_job_here(here, WORKER | {"rewrite": served}, until="rewrite")
+    chunks = [chunk for row in rows(store, outputs["rewrite"], "documents") for chunk in row["chunks"]]
+    assert {chunk["by"] for chunk in chunks} == {"openai:worker"}
+    assert len(server.requests) == len(chunks)
+    assert manifest_facts(store, outputs["rewrite"])["usage"] == usage([])
+    conduct = load_conduct(BUILTIN["ar-1"].read_bytes(), "ar-1")
+    pair = rows(store, outputs["annotate"], "pairs")[0]
+    (model,) = json.loads((store / outputs["train-worker"] / "manifest.json").read_text())["shards"]
+    file = store / model["parts"]["model/tokenizer.json"]["key"]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), **SPECIAL_TOKENS)
+    trained_on = prompt_ids(render_messages(conduct, pair["origin"], pair["context"], "worker"), tokenizer)
+    assert trained_on in [request["prompt"] for request in server.requests]
+
+
 @pytest.mark.parametrize(("strategy", "side"), [("HighPerplexity", -1), ("LowPerplexity", 1)])
 def test_the_seed_sample_is_the_far_end_by_perplexity(strategy: str, side: int, here: Path, models: Path):
     seed = {"documents": 10, "strategy": strategy, "perplexityModel": {"uri": str(models / "language")}}
     store, outputs = run_job_here(here, WORKER | {"sharding": {"shards": 2}, "seed": seed}, until="annotate")
-    scored = rows(store, outputs["annotate"], "perplexity", "score")
-    assert sorted(row["id"] for row in scored) == sorted(account(store, outputs["dedup"])["out"])
-    far = sorted(scored, key=lambda row: (side * row["perplexity"], row["id"]))[:10]
-    assert {row["id"] for row in rows(store, outputs["annotate"], "pairs")} == {row["id"] for row in far}
+    documents = [(row["id"], row["text"]) for row in rows(store, outputs["dedup"], "documents")]
+    found = dict(perplexities(models / "language", documents, "cpu"))
+    far = sorted(found, key=lambda identifier: side * found[identifier])[:10]
+    assert {row["id"] for row in rows(store, outputs["annotate"], "pairs")} == set(far)
 
 
 def test_a_model_that_is_no_classifier_is_refused(here: Path, models: Path):

@@ -1,5 +1,7 @@
 """The three jobs one after the other as a user runs them, and what a second run costs."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,8 @@ def listing(store: Path) -> dict[str, tuple[int, int, int]]:
     return {str(path): (stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in found.items()}
 
 
-def download(folder: Path, job: str, target: str, code: int = 0) -> str:
-    ran = nativealign("download", job, target, "--home", "home", cwd=folder)
+def download(folder: Path, job: str, target: str, *options: str, code: int = 0) -> str:
+    ran = nativealign("download", job, target, "--home", "home", *options, cwd=folder)
     assert ran.returncode == code, ran.stdout + ran.stderr
     return ran.stderr
 
@@ -90,10 +92,18 @@ class TestTheQuickstart:
         download(folder, "AlignJob/quickstart", "dataset")
         prefix = status(folder / "home", "AlignJob/quickstart")["outputs"]["rewrite"]
         made = {row["id"]: row for row in rows(folder / "home" / "store", prefix, "documents")}
-        loaded = {view: list(dataset(folder / "dataset", view)) for view in ("aligned", "cleaned", "hybrid")}
+        loaded = {view: list(dataset(folder / "dataset", view)) for view in ("aligned", "cleaned", "raw", "hybrid")}
         assert {row["id"]: row["text"] for row in loaded["aligned"]} == {name: row["rewritten"] for name, row in made.items()}
         assert {row["id"]: row["text"] for row in loaded["cleaned"]} == {name: row["origin"] for name, row in made.items()}
         assert loaded["hybrid"] == loaded["aligned"] + loaded["cleaned"]
+        corpus = folder / "corpus"
+        read = {
+            "web.jsonl.gz": gzip.decompress((corpus / "web.jsonl.gz").read_bytes()),
+            "more.jsonl": (corpus / "more.jsonl").read_bytes(),
+        }
+        for row in loaded["raw"]:
+            assert row["text"] == json.loads(read[row["key"]].splitlines()[row["ordinal"]])["text"]
+        assert [row["text"] for row in loaded["raw"]] != [row["text"] for row in loaded["cleaned"]]
         for row in loaded["aligned"]:
             kept = made[row["id"]]
             assert {name: row[name] for name in ("origin", "chunks", "userId", "key", "ordinal")} == {
@@ -120,6 +130,14 @@ class TestTheQuickstart:
         download(folder, "PretrainJob/quickstart", "model")
         assert AutoModelForCausalLM.from_pretrained(folder / "model").num_parameters() > 0
         assert AutoTokenizer.from_pretrained(folder / "model").vocab_size == TINY["vocabularySize"]
+
+    def test_a_worker_downloads_as_a_server_loads_it(self, folder: Path):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        download(folder, "AlignJob/quickstart", "worker", "--worker")
+        assert AutoModelForCausalLM.from_pretrained(folder / "worker").num_parameters() > 0
+        assert AutoTokenizer.from_pretrained(folder / "worker").vocab_size == TINY["vocabularySize"]
+        assert "NoWorker" in download(folder, "PretrainJob/quickstart", "none", "--worker", code=ExitCode.USAGE)
 
 
 def test_a_store_on_an_s3_server_holds_what_a_folder_would(here: Path):

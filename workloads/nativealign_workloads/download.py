@@ -1,12 +1,12 @@
-"""`python -m nativealign_workloads.download [--store LOCATION] STATUS.json FOLDER`: a job's result as a plain folder.
+"""`python -m nativealign_workloads.download [--store LOCATION] [--worker] STATUS.json FOLDER`: a job's result as a plain folder.
 
-Of an AlignJob the aligned corpus as a dataset with a card, of a PretrainJob the exported model. Files that are there already
-stay, so that a download goes on where it stopped.
+Of an AlignJob the aligned corpus as a dataset with a card, or the trained worker; of a PretrainJob the exported model. Files that
+are there already stay, so that a download goes on where it stopped.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from nativealign_workloads.align.dataset import card, view_files, write_views
+from nativealign_workloads.align.dataset import card, view_files, views, write_views
 from nativealign_workloads.commit import Json, file_sum, record_rows
 from nativealign_workloads.errors import NoInputError, StepError, UsageError
 from nativealign_workloads.report.gather import Job, collect, open_job_store, read_status
@@ -51,10 +51,10 @@ class Dataset:
     def __init__(self, store: ObjectStore, job: Job) -> None:
         self._store, self._shards = store, job.manifests["rewrite"]["shards"]
         self._card = card(job.name, job.spec, job.manifests, job.conduct.get("name", "not kept")).encode()
-        self._views = view_files(len(self._shards))
+        self._views = view_files(views(job.spec), len(self._shards))
         sizes = [sum(part["bytes"] for part in shard["parts"].values()) for shard in self._shards]
         self.items = [Item((CARD,), len(self._card))]
-        self.items += [Item(tuple(views.values()), size) for views, size in zip(self._views, sizes, strict=True)]
+        self.items += [Item(tuple(paths.values()), size) for paths, size in zip(self._views, sizes, strict=True)]
 
     def there(self, item: Item, folder: Path) -> bool:
         """The card comes first and names the digests, so where it is equal the other files are of the same result."""
@@ -75,12 +75,14 @@ class Dataset:
 
 
 class Model:
-    """The exported model of a PretrainJob."""
+    """The model that a step has made."""
 
-    def __init__(self, store: ObjectStore, job: Job) -> None:
-        (shard,) = job.manifests["export"]["shards"]
+    def __init__(self, store: ObjectStore, manifest: Json) -> None:
+        (shard,) = manifest["shards"]
         self._store = store
-        self._parts: dict[str, Json] = {name.removeprefix("model/"): part for name, part in shard["parts"].items()}
+        self._parts: dict[str, Json] = {
+            name.removeprefix("model/"): part for name, part in shard["parts"].items() if name.startswith("model/")
+        }
         self.items = [Item((name,), part["bytes"]) for name, part in self._parts.items()]
 
     def there(self, item: Item, folder: Path) -> bool:
@@ -91,18 +93,16 @@ class Model:
         self._store.download(self._parts[item.paths[0]]["key"], folder / item.paths[0])
 
 
-def result_of(store: ObjectStore, job: Job) -> Result:
-    """Raises UsageError for a kind without one, NoInputError where the step that makes it is not committed."""
-    kinds: dict[str, tuple[str, Callable[[ObjectStore, Job], Result]]] = {
-        "AlignJob": ("rewrite", Dataset),
-        "PretrainJob": ("export", Model),
-    }
-    if job.kind not in kinds:
+def result_of(store: ObjectStore, job: Job, worker: bool = False) -> Result:
+    """Its main result, or its worker. Raises UsageError for a job without one, NoInputError where the step is not committed."""
+    if job.kind == "EvalJob":
         raise UsageError("NoFolder", f"{job.reference} makes scores, not a folder", f"use `nativealign report {job.reference}`")
-    step, result = kinds[job.kind]
+    if worker and (job.kind != "AlignJob" or "worker" not in job.spec):
+        raise UsageError("NoWorker", f"{job.reference} trains no worker", "leave out --worker")
+    step = "train-worker" if worker else {"AlignJob": "rewrite", "PretrainJob": "export"}[job.kind]
     if step not in job.manifests:
         raise NoInputError("NotComplete", f"{job.reference} has not committed its step {step}", "wait, or see `nativealign status`")
-    return result(store, job)
+    return Dataset(store, job) if step == "rewrite" else Model(store, job.manifests[step])
 
 
 def download(result: Result, folder: Path) -> Iterator[int]:
@@ -119,8 +119,8 @@ def download(result: Result, folder: Path) -> Iterator[int]:
 def _check_folder(result: Result, folder: Path) -> None:
     own = {path for item in result.items for path in item.paths}
     other = next((path for path in sorted(folder.rglob("*")) if _is_other(path, folder, own)), None)
-    (card,) = [item for item in result.items if item.paths == (CARD,)]
-    if other is None and (folder / CARD).is_file() and not result.there(card, folder):
+    cards = [item for item in result.items if item.paths == (CARD,)]
+    if other is None and any((folder / CARD).is_file() and not result.there(card, folder) for card in cards):
         other = folder / CARD
     if other:
         raise UsageError(
@@ -136,13 +136,14 @@ def main(arguments: list[str]) -> int:
     """Downloads with a bar on standard error; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m nativealign_workloads.download", description="A job's result as a folder.")
     parser.add_argument("--store", help="folder or s3://bucket/prefix; default the store that the job names")
+    parser.add_argument("--worker", action="store_true", help="the worker that an AlignJob has trained")
     parser.add_argument("status", type=Path, help="status.json of a run")
     parser.add_argument("folder", type=Path, help="a new folder, or the same again")
     given = parser.parse_args(arguments)
     try:
         record = read_status(given.status)
         store = open_job_store(record, given.store, given.status)
-        result = result_of(store, collect(record, store))
+        result = result_of(store, collect(record, store), given.worker)
         with tqdm(total=sum(item.size for item in result.items), unit="B", unit_scale=True, disable=None) as bar:
             for size in download(result, given.folder):
                 bar.update(size)

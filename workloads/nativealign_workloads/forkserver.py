@@ -38,9 +38,13 @@ def libraries(job: ResolvedJob) -> tuple[str, ...]:
         case "export", "export":
             return MODELS
         case "rewrite", "rewrite":
-            return MODELS if "train-worker" in job.inputs and "vllm" not in job.parameters.get("rewrite", {}) else ()
-        case "annotate", "score":
-            return MODELS
+            if "train-worker" in job.inputs:
+                return () if {"vllm", "openai"} & set(job.parameters.get("rewrite", {})) else MODELS
+            return MODELS if "expert.transformers" in job.inputs else ()
+        case "annotate", "draw":
+            return MODELS if "seed.perplexityModel" in job.inputs else ()
+        case "annotate", "annotate":
+            return MODELS if "expert.transformers" in job.inputs else ()
         case "assess", "measure":
             return MODELS if {"assess.perplexityModel", "assess.toxicityModel"} & set(job.inputs) else ()
         case "evaluate", "evaluate":

@@ -134,7 +134,7 @@ def model_folder(context: Context, name: str, *, tokenizer_only: bool = False) -
     if listing:
         fetch_pinned(context, listing, partial, wanted)
     else:
-        fetch_folder(context, manifest(context.store, prefix)["shards"][0], "model", partial)
+        fetch_folder(context, manifest(context.store, prefix)["shards"][0], "model", partial, wanted)
     try:
         partial.rename(target)
     except OSError:

@@ -1,6 +1,6 @@
 """annotate: let the expert rewrite a seed sample, in the unit that the worker will rewrite in.
 
-score     each shard, for the perplexity strategies only: perplexity of its documents
+draw      each shard: of its documents those that may be in the sample, by rank
 sample    one pod: the sample; the worker's tokenizer where it is made on the spot
 annotate  each shard: pairs of the sampled documents in it
 """
@@ -12,29 +12,17 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import xxhash
-
 from nativealign_api.align import Chunking, Expert, Seed
 from nativealign_api.common import BaseModelSource
-from nativealign_api.vocabulary import Outcome
-from nativealign_workloads.align.chunks import (
-    Piece,
-    add_late_usage,
-    clear_answers,
-    counter,
-    cut,
-    open_expert,
-    open_journal,
-    pinned_conduct,
-    request,
-    unless_overtaken,
-)
-from nativealign_workloads.align.sampling import Ranked, draw, draw_stratified
+from nativealign_workloads.align.asking import add_late_usage, clear_answers, open_expert, open_journal, unless_overtaken
+from nativealign_workloads.align.chunks import Piece, counter, cut, pinned_conduct, request
+from nativealign_workloads.align.sampling import Drawn, random_rank, shares, smallest
 from nativealign_workloads.align.waves import Cut, answered, waves
 from nativealign_workloads.commit import (
     Json,
     ShardCommit,
     commit_step,
+    count_rows,
     fetch_folder,
     manifest,
     record_rows,
@@ -48,28 +36,49 @@ from nativealign_workloads.engines.billing import billed, usage
 from nativealign_workloads.engines.counted import billed_by
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.guards import check, unchanged
-from nativealign_workloads.ledger import Tally
 from nativealign_workloads.sources import model_folder
 
 TOKENIZER_DOCUMENTS = 20_000
 """Documents that a tokenizer made on the spot learns from, at most."""
+EVERYTHING = "everything"
+"""The only stratum of all strategies but Stratified, whose strata are the corpora."""
 
 
-def score(context: Context) -> Json:
-    """Phase `score`: perplexity of each document of one shard."""
+def draw(context: Context) -> Json:
+    """Phase `draw`: the documents of one shard that may be in the sample: the first by rank, of each stratum."""
     shard = ShardCommit(context)
     if shard.committed():
         return {"skipped": True}
-    from nativealign_workloads.align.perplexity import perplexities
-
-    documents = step_rows(context.store, context.job.inputs["dedup"], "documents", [context.index])
-    for identifier, value in perplexities(
-        model_folder(context, "seed.perplexityModel"), _texts(context, documents), context.device
-    ):
-        shard.part("perplexity").add({"id": identifier, "perplexity": value})
+    settings = context.job.require("seed", Seed)
+    drawn = Drawn(settings.documents)
+    for stratum, row in _ranked(context, settings):
+        drawn.add(stratum, row)
         context.progress.advance()
-    shard.commit()
+    for stratum, rows in drawn.strata().items():
+        for row in rows:
+            shard.part(_part(stratum)).add(row)
+    shard.commit(documents=dict(drawn.documents))
     return {}
+
+
+def _ranked(context: Context, settings: Seed) -> Iterator[tuple[str, Json]]:
+    """Stratum, id and rank of each document of this shard."""
+    upstream = manifest(context.store, context.job.inputs["dedup"])["shards"][context.index]
+    context.progress.begin(count_rows([upstream], "documents"), "documents")
+    documents = record_rows(context.store, upstream, "documents")
+    if settings.strategy in ("HighPerplexity", "LowPerplexity"):
+        from nativealign_workloads.align.perplexity import perplexities
+
+        sign = -1.0 if settings.strategy == "HighPerplexity" else 1.0
+        for identifier, value in perplexities(
+            model_folder(context, "seed.perplexityModel"), _texts(context, documents), context.device
+        ):
+            yield EVERYTHING, {"id": identifier, "rank": sign * value}
+        return
+    for row in documents:
+        context.check_stop()
+        stratum = row["corpus"] if settings.strategy == "Stratified" else EVERYTHING
+        yield stratum, {"id": row["id"], "rank": random_rank(row["id"], settings.seed)}
 
 
 def _texts(context: Context, documents: Iterator[Json]) -> Iterator[tuple[str, str]]:
@@ -78,18 +87,21 @@ def _texts(context: Context, documents: Iterator[Json]) -> Iterator[tuple[str, s
         yield row["id"], row["text"]
 
 
+def _part(stratum: str) -> str:
+    return f"drawn-{stratum}"
+
+
 def sample(context: Context) -> Json:
     """Phase `sample`: which documents the expert gets."""
     shard = ShardCommit(context)
     if shard.committed():
         return {"skipped": True}
     settings = context.job.require("seed", Seed)
-    upstream = manifest(context.store, context.job.inputs["dedup"])
-    context.progress.begin(Tally.load(upstream["tally"]).of(Outcome.OUT).count, "documents")
-    choose = draw_stratified if settings.strategy == "Stratified" else draw
-    drawn = choose(_ranked(context, settings, len(upstream["shards"])), settings.documents)
-    for document in sorted(drawn, key=lambda document: document.id):
-        shard.part(f"sample-{document.shard:05d}").add({"id": document.id})
+    records = shard_records(context, "draw", len(manifest(context.store, context.job.inputs["dedup"])["shards"]))
+    found = sum((Counter(record["facts"]["documents"]) for record in records), Counter[str]())
+    for stratum, count in shares(found, settings.documents).items():
+        for row in smallest((_drawn(context, record, stratum) for record in records), count):
+            shard.part(f"sample-{row['shard']:05d}").add({"id": row["id"]})
     base = context.job.require("worker.base", BaseModelSource)
     if base.from_config:
         shard.folder("tokenizer", _train_tokenizer(context, base.from_config.vocabulary_size))
@@ -97,19 +109,10 @@ def sample(context: Context) -> Json:
     return {}
 
 
-def _ranked(context: Context, settings: Seed, shards: int) -> Iterator[Ranked]:
-    by_perplexity = settings.strategy in ("HighPerplexity", "LowPerplexity")
-    records = shard_records(context, "score", shards) if by_perplexity else []
-    sign = -1.0 if settings.strategy == "HighPerplexity" else 1.0
-    for shard in range(shards):
-        if by_perplexity:
-            for row in record_rows(context.store, records[shard], "perplexity"):
-                yield Ranked(sign * row["perplexity"], row["id"], shard, "")
-        else:
-            for row in step_rows(context.store, context.job.inputs["dedup"], "documents", [shard]):
-                context.check_stop()
-                context.progress.advance()
-                yield Ranked(float(xxhash.xxh3_64_intdigest(row["id"], settings.seed)), row["id"], shard, row["corpus"])
+def _drawn(context: Context, record: Json, stratum: str) -> Iterator[Json]:
+    for row in record_rows(context.store, record, _part(stratum)):
+        context.check_stop()
+        yield row | {"shard": record["shard"]}
 
 
 def _train_tokenizer(context: Context, vocabulary: int) -> Path:

@@ -1,31 +1,27 @@
 """assess: what the rewriting did to a sample of documents, before and after, and whether the gates hold.
 
+draw     each shard: of its documents those that may be in the sample, by rank
 measure  one pod: sample; preservation and length; perplexity, toxicity and judge where the spec gives a model
 commit   the gates, and the manifest that the report reads
 """
 
-import heapq
 import math
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from operator import itemgetter
 from statistics import fmean
 
 import numpy as np
-import xxhash
 
 from nativealign_api.align import AlignGates, Assess
-from nativealign_workloads.align.chunks import (
-    add_late_usage,
-    clear_answers,
-    open_endpoint,
-    open_journal,
-    pinned_conduct,
-    unless_overtaken,
-)
+from nativealign_api.plan import step_shards
+from nativealign_workloads.align.asking import add_late_usage, clear_answers, open_endpoint, open_journal, unless_overtaken
+from nativealign_workloads.align.chunks import pinned_conduct
+from nativealign_workloads.align.sampling import Drawn, random_rank, smallest
 from nativealign_workloads.align.shown import shown
 from nativealign_workloads.align.statistics import Values, agreement, effect, summarize
-from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, shard_records, step_rows
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, rows_between, run_of, shard_records
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores, scores_schema
 from nativealign_workloads.context import Context
@@ -35,6 +31,8 @@ from nativealign_workloads.engines.counted import billed_by
 from nativealign_workloads.guards.measures import length_ratio, lost_share, names_found, numbers, without_declared
 from nativealign_workloads.sources import model_folder
 
+SAMPLE = "sample"
+"""Part with the documents that a shard has drawn."""
 SHOWN = 24
 """Before/after samples in the report."""
 
@@ -47,6 +45,37 @@ Kept = tuple[int, int]
 """How many of a document's items are kept, and how many there are."""
 
 
+def draw(context: Context) -> Json:
+    """Phase `draw`: of a run of the rewritten documents those that may be in the sample."""
+    shard = ShardCommit(context)
+    if shard.committed():
+        return {"skipped": True}
+    settings = context.job.require("assess", Assess)
+    drawn = Drawn(settings.documents)
+    for row in _documents(context):
+        drawn.add(SAMPLE, row | {"rank": random_rank(row["id"], settings.seed)})
+        context.progress.advance()
+    for row in drawn.strata().get(SAMPLE, []):
+        shard.part(SAMPLE).add(row)
+    shard.commit()
+    return {}
+
+
+def _documents(context: Context) -> Iterator[Json]:
+    rewritten = manifest(context.store, context.job.inputs["rewrite"])["shards"]
+    first, end = run_of(rewritten, "documents", context.index, context.job.indexes)
+    context.progress.begin(end - first, "documents")
+    for row in rows_between(context.store, rewritten, "documents", first, end):
+        context.check_stop()
+        yield row
+
+
+def _sample(context: Context, count: int) -> list[Json]:
+    """The documents that are measured, ascending by id."""
+    records = shard_records(context, "draw", step_shards("assess", context.job.pinned))
+    return sorted(smallest((record_rows(context.store, record, SAMPLE) for record in records), count), key=itemgetter("id"))
+
+
 def measure(context: Context) -> Json:
     """Phase `measure`."""
     shard = ShardCommit(context)
@@ -56,7 +85,7 @@ def measure(context: Context) -> Json:
 def _measure(shard: ShardCommit) -> Json:
     context = shard.context
     settings = context.job.require("assess", Assess)
-    rows = draw(_rows(context), settings.documents, settings.seed)
+    rows = _sample(context, settings.documents)
     models = [settings.perplexity_model, settings.toxicity_model, settings.judge]
     context.progress.begin(len(rows) * (1 + sum(model is not None for model in models)), "documents measured")
     conduct, _ = pinned_conduct(context)
@@ -108,18 +137,6 @@ def effects(measures: dict[str, list[float]], seed: int) -> dict[str, Json | Non
 
 def judge_measure(aspect: str) -> str:
     return f"judge{aspect[0].upper()}{aspect[1:]}"
-
-
-def _rows(context: Context) -> Iterator[Json]:
-    for row in step_rows(context.store, context.job.inputs["rewrite"], "documents"):
-        context.check_stop()
-        yield row
-
-
-def draw(rows: Iterator[Json], count: int, seed: int) -> list[Json]:
-    """A sample that depends on ids and seed alone, ascending by id. Memory: `count` rows."""
-    ranked = ((xxhash.xxh3_64_intdigest(row["id"], seed), row["id"], row) for row in rows)
-    return [row for _, _, row in sorted(heapq.nsmallest(count, ranked, key=lambda item: item[:2]), key=lambda item: item[1])]
 
 
 def preservation(rows: list[Json], kept: dict[str, list[Kept]]) -> dict[str, list[float]]:
@@ -213,10 +230,10 @@ def samples(rows: list[Json]) -> list[Json]:
     others = [row for row in same if row not in rejected]
     third = SHOWN // 3
     chosen = [*changed[: SHOWN - min(third, len(rejected)) - min(2, len(others))], *rejected[:third], *others[:third]]
-    return [_sample(row) for row in chosen[:SHOWN]]
+    return [_shown_row(row) for row in chosen[:SHOWN]]
 
 
-def _sample(row: Json) -> Json:
+def _shown_row(row: Json) -> Json:
     states = [chunk["state"] for chunk in row["chunks"]]
     guards = sorted({f"{guard['guard']} ({guard['action']})" for chunk in row["chunks"] for guard in chunk["guards"]})
     texts = {name: shown(row[name]) for name in ("origin", "rewritten")}

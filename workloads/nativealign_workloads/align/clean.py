@@ -27,6 +27,10 @@ from nativealign_workloads.text.language import language
 from nativealign_workloads.text.personal import find_emails, replace_spans
 from nativealign_workloads.text.quality import why_poor
 from nativealign_workloads.text.repair import repair_mojibake, repair_presentation_forms
+from nativealign_workloads.text.script import share_of
+
+MIN_SCRIPT_SHARE = 0.5
+"""Of a document's letters, in a script that is kept."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def _why_filtered(text: str, settings: Clean, license: str) -> str:
         return "TooShort"
     if words > settings.max_words:
         return "TooLong"
+    if settings.scripts and max(share_of(text, code) for code in settings.scripts) < MIN_SCRIPT_SHARE:
+        return "Script"
     if settings.languages and language(text) not in settings.languages:
         return "Language"
     return why_poor(text, settings.quality) if settings.quality else ""

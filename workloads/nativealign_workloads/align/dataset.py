@@ -1,7 +1,7 @@
 """An aligned corpus as a dataset: a card and Parquet files, for `datasets.load_dataset`. Called by download.
 
-Every document is there in two views: `aligned`, the text after rewriting, and `cleaned`, the text before. Together they are
-`hybrid`, the best of the paper's ablations (arXiv 2412.03253).
+Every document is there in several views: `aligned`, the text after rewriting, `cleaned`, the text before, and `raw`, the text as it
+was read. `aligned` and `cleaned` together are `hybrid`, the best of the paper's ablations (arXiv 2412.03253).
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ import yaml
 
 from nativealign_workloads.commit import Json
 
-VIEWS = ("aligned", "cleaned")
+HYBRID = ("aligned", "cleaned")
 GROUP_ROWS = 1000
 _GUARD = pa.struct({"guard": pa.string(), "value": pa.float64(), "limit": pa.float64(), "action": pa.string()})
 _CHUNK = pa.struct({"state": pa.string(), "by": pa.string(), "tries": pa.int32(), "tokens": pa.int32(), "guards": pa.list_(_GUARD)})
 COLUMNS = {
     "text": (pa.string(), "what to train on"),
-    "view": (pa.string(), "`aligned` or `cleaned`"),
-    "id": (pa.string(), "the document; the same in both views"),
+    "view": (pa.string(), "`aligned`, `cleaned` or `raw`"),
+    "id": (pa.string(), "the document; the same in all views"),
     "corpus": (pa.string(), "name of the corpus"),
     "key": (pa.string(), "file of the corpus"),
     "ordinal": (pa.int64(), "number of the record in its file, from 0"),
@@ -38,17 +38,23 @@ SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
 _COMMON = ("id", "corpus", "key", "ordinal", "userId", "license", "url")
 
 
+def views(spec: Json) -> tuple[str, ...]:
+    """The views of a job; `raw` is not one where personal data is masked, which it would show."""
+    return HYBRID if "personalData" in spec.get("clean", {}) else (*HYBRID, "raw")
+
+
 def view_row(view: str, row: Json) -> Json:
     """A row of a view, from a document of rewrite; what it has not is null."""
     common = {"view": view, **{name: row.get(name) for name in _COMMON}}
-    if view == "cleaned":
-        return common | {"text": row["origin"]}
-    return common | {"text": row["rewritten"], **{name: row[name] for name in ("origin", "conduct", "worker", "chunks")}}
+    if view == "aligned":
+        return common | {"text": row["rewritten"], **{name: row[name] for name in ("origin", "conduct", "worker", "chunks")}}
+    return common | {"text": row.get("raw", row["origin"]) if view == "raw" else row["origin"]}
 
 
-def view_files(shards: int) -> list[dict[str, str]]:
+def view_files(views: Iterable[str], shards: int) -> list[dict[str, str]]:
     """For each shard the path of each view in the dataset."""
-    return [{view: f"data/{view}-{shard:05d}-of-{shards:05d}.parquet" for view in VIEWS} for shard in range(shards)]
+    every = list(views)
+    return [{view: f"data/{view}-{shard:05d}-of-{shards:05d}.parquet" for view in every} for shard in range(shards)]
 
 
 def write_views(rows: Iterable[Json], streams: dict[str, BinaryIO]) -> None:
@@ -63,16 +69,16 @@ def write_views(rows: Iterable[Json], streams: dict[str, BinaryIO]) -> None:
 
 def card(name: str, spec: Json, manifests: dict[str, Json], conduct: str) -> str:
     """The dataset card, from a job's spec and manifests: what it holds, where it came from, under which licences."""
-    files = {view: f"data/{view}-*.parquet" for view in VIEWS}
+    files = {view: f"data/{view}-*.parquet" for view in views(spec)}
     first = {"default": True}
     configs = [
-        {"config_name": view, "data_files": pattern} | (first if view == VIEWS[0] else {}) for view, pattern in files.items()
+        {"config_name": view, "data_files": pattern} | (first if view == HYBRID[0] else {}) for view, pattern in files.items()
     ]
     head = {
         "pretty_name": name,
         "task_categories": ["text-generation"],
         "language": manifests["clean"]["parameters"]["clean"]["languages"],
-        "configs": [*configs, {"config_name": "hybrid", "data_files": list(files.values())}],
+        "configs": [*configs, {"config_name": "hybrid", "data_files": [files[view] for view in HYBRID]}],
     }
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n" + "\n".join(
         _body(name, spec, manifests, conduct)
@@ -86,7 +92,8 @@ def _body(name: str, spec: Json, manifests: dict[str, Json], conduct: str) -> It
     yield "A corpus that nativealign cleaned, deduplicated and rewrote under a code of conduct (arXiv 2412.03253).\n"
     yield f"{rewritten['tally']['outcomes']['out']['count']} documents in each view; chunks of `aligned`: {counts}.\n"
     yield "```python\nfrom datasets import load_dataset\n\n"
-    yield 'aligned = load_dataset("path/of/this/folder", "aligned", split="train")  # or "cleaned", "hybrid"\n```\n'
+    others = ", ".join(f'"{view}"' for view in (*views(spec)[1:], "hybrid"))
+    yield f'aligned = load_dataset("path/of/this/folder", "aligned", split="train")  # or {others}\n```\n'
     yield "| column | |\n|---|---|"
     yield from (f"| `{column}` | {words} |" for column, (_, words) in COLUMNS.items())
     yield "\n| corpus | files | licence |\n|---|---|---|"

@@ -11,25 +11,20 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 from nativealign_api.align import Chunking, Expert, Rewrite
-from nativealign_api.common import TransformersEngine as TransformersSpec
 from nativealign_api.plan import step_shards
 from nativealign_api.vocabulary import Outcome
-from nativealign_workloads.align.chunks import (
-    Piece,
+from nativealign_workloads.align.asking import (
     add_late_usage,
     clear_answers,
-    counter,
-    cut,
     open_expert,
     open_journal,
-    pinned_conduct,
-    request,
+    open_worker,
     unless_overtaken,
 )
+from nativealign_workloads.align.chunks import Piece, counter, cut, pinned_conduct, request
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
 from nativealign_workloads.align.rejected import Worst, rejected_answer
 from nativealign_workloads.align.waves import Cut, answered, waves
@@ -40,15 +35,10 @@ from nativealign_workloads.engines import Engine, Reply
 from nativealign_workloads.engines.billing import billed, billed_together, usage
 from nativealign_workloads.engines.counted import billed_by
 from nativealign_workloads.engines.journal import Journal
-from nativealign_workloads.engines.local import LocalEngine
-from nativealign_workloads.engines.recorded import Recorded
-from nativealign_workloads.engines.transformers_engine import TransformersEngine
-from nativealign_workloads.engines.vllm_engine import VllmEngine
 from nativealign_workloads.errors import StepError
 from nativealign_workloads.guards import Verdict, check, decide, unchanged
 from nativealign_workloads.inspection.corpora import TOKENS_PER_WORD
 from nativealign_workloads.ledger import Tally
-from nativealign_workloads.sources import model_folder
 from nativealign_workloads.text.chunk import reassemble
 
 IDENTITY = ("id", "corpus", "key", "ordinal", "userId", "license", "url")
@@ -88,35 +78,36 @@ def _dump(verdict: Verdict) -> Json:
 class Rewriter:
     """Asks the engine, checks the answer, and does what the guards say: again, the expert, the original, or nothing."""
 
-    def __init__(self, conduct: Conduct, settings: Rewrite, worker: Engine | None, expert: Engine, ratio: float) -> None:
-        """`ratio`: longest answer in tokens over the counted length of the chunk."""
-        self._conduct, self._settings, self._worker, self._expert, self._ratio = conduct, settings, worker, expert, ratio
+    def __init__(self, conduct: Conduct, settings: Rewrite, worker: Engine | None, expert: Engine | None, ratio: float) -> None:
+        """Without a worker the expert rewrites. `ratio`: longest answer in tokens over the counted length of the chunk."""
+        self._conduct, self._settings, self._worker, self._ratio = conduct, settings, worker, ratio
+        self._engines = [engine for engine in (worker, expert) if engine]
 
     def run(self, pieces: list[Piece]) -> list[Rewriting]:
         """One result for each piece, in order. Called from several threads."""
         results = [Rewriting(piece) for piece in pieces]
-        first = self._worker or self._expert
+        first, *others = self._engines
         open_ones = results
         for attempt in range(self._settings.max_retries + 1):
             last = attempt == self._settings.max_retries
-            actions = self._ask(first, open_ones, attempt, retry=not last, expert=self._worker is not None)
+            actions = self._ask(first, open_ones, attempt, retry=not last, expert=bool(others))
             to_expert = [result for result, action in actions if action is Action.EXPERT]
-            self._ask(self._expert, to_expert, attempt, retry=False, expert=False)
+            self._ask(self._engines[-1], to_expert, attempt, retry=False, expert=False)
             open_ones = [result for result, action in actions if action is Action.RETRY]
         return results
 
     @property
     def wave(self) -> int:
         """Pieces that one call should have at least."""
-        return (self._worker or self._expert).wave
+        return self._engines[0].wave
 
     def interrupt(self, error: StepError) -> None:
         """Nothing more is asked; calls under way raise `error`."""
-        for engine in filter(None, (self._worker, self._expert)):
+        for engine in self._engines:
             engine.interrupt(error)
 
     def close(self) -> None:
-        for engine in filter(None, (self._worker, self._expert)):
+        for engine in self._engines:
             engine.close()
 
     def _ask(
@@ -135,7 +126,7 @@ class Rewriter:
         verdicts = [NO_ANSWER] if failed else check(self._conduct, origin, reply.text, reply.finish_reason)
         action = decide(verdicts, result.verdicts, retry=retry, expert=expert)
         result.by, result.tries = engine.name, result.tries + 1
-        if engine is self._expert:
+        if engine is not self._worker:
             result.usage = billed_together([result.usage, billed(reply)])
         result.verdicts += verdicts
         if verdicts and not failed:
@@ -153,6 +144,7 @@ def document_row(row: Json, results: list[Rewriting], lineage: Json) -> Json:
     """The output row of a document; `rewritten` is empty where every chunk was dropped."""
     chunks = [result.piece.chunk for result in results]
     return {name: row[name] for name in IDENTITY if row.get(name) is not None} | {
+        **({"raw": row["raw"]} if "raw" in row else {}),
         "origin": row["text"],
         "rewritten": reassemble(chunks, {result.piece.chunk.index: result.text for result in results}),
         "chunks": [result.dump() for result in results],
@@ -189,8 +181,10 @@ def _rewritten(context: Context, expert_journal: Journal) -> Iterator[tuple[Json
     """The output rows of one shard, in the order of its documents, each with the answers that were rejected."""
     settings, chunking = context.job.require("rewrite", Rewrite), context.job.require("chunking", Chunking)
     conduct, conduct_hash = pinned_conduct(context)
-    worker, tokenizer = _open_worker(context, settings) if "train-worker" in context.job.inputs else (None, None)
-    expert = open_expert(context, context.job.require("expert", Expert), conduct, expert_journal, _annotated(context))
+    worker, tokenizer = open_worker(context, settings) if "train-worker" in context.job.inputs else (None, None)
+    who = context.job.require("expert", Expert)
+    alone = worker is not None and who.in_process  # memory is for one model
+    expert = None if alone else open_expert(context, who, conduct, expert_journal, _annotated(context))
     ratio, count = settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD), counter(tokenizer)
     lineage = {"conduct": conduct_hash, "worker": context.job.inputs.get("train-worker", "").rpartition("/")[2] or None}
     documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in _documents(context))
@@ -222,21 +216,6 @@ def _annotated(context: Context) -> Json:
     annotated = manifest(context.store, context.job.inputs["train-worker"])["inputs"]["annotate"]
     found: Json = manifest(context.store, annotated)["facts"]["usage"]
     return found
-
-
-def _open_worker(context: Context, settings: Rewrite) -> tuple[Engine, Path]:
-    """The worker, which is loaded when something is to be asked, and the file of its tokenizer."""
-    folder = model_folder(context, "train-worker")
-    load: Callable[[], LocalEngine]
-    if settings.vllm:
-        name, batch_size, gpus = "vllm", 1, context.job.resources.gpus_per_node or 1
-        load = partial(VllmEngine, folder, settings.vllm.sequences, settings.vllm.precision, gpus)
-    else:
-        spec = settings.transformers or TransformersSpec()
-        name, batch_size = "transformers", spec.batch_size
-        load = partial(TransformersEngine, folder, batch_size, precision=spec.precision)
-    worker = Recorded(f"{name}:{folder.name}", batch_size, load, open_journal(context, "worker"))
-    return worker, folder / "tokenizer.json"
 
 
 def _divide(shard: ShardCommit, rows: Iterable[tuple[Json, list[Json]]], question_in: Callable[[str], str]) -> tuple[Tally, Json]:

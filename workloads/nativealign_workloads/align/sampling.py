@@ -1,41 +1,76 @@
-"""Which documents the expert gets. Pure; called by annotate's sample phase."""
+"""Samples of documents. Called by annotate, assess and evaluate.
+
+Which documents are in a sample follows from their ranks and ids alone, whatever the shards are: each shard draws its own, and the
+sample is the smallest of these. Pure.
+"""
 
 import heapq
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import xxhash
+
+Row = dict[str, Any]
+"""A document with its `id` and `rank`."""
+MERGED = 16
+"""Shards that are read side by side."""
 
 
-class Ranked(NamedTuple):
-    """A document with its rank; the smallest are drawn, equal ones by id."""
-
-    rank: float
-    id: str
-    shard: int
-    corpus: str
+def random_rank(identifier: str, seed: int) -> float:
+    """The rank of a document in a random sample."""
+    return float(xxhash.xxh3_64_intdigest(identifier, seed))
 
 
-def draw(documents: Iterable[Ranked], count: int) -> list[Ranked]:
-    """The `count` documents of the smallest rank. Memory: `count` rows."""
-    return heapq.nsmallest(count, documents)
+def order(row: Row) -> tuple[float, str]:
+    """By rank; equal ones by id."""
+    return row["rank"], row["id"]
 
 
-def draw_stratified(documents: Iterable[Ranked], count: int) -> list[Ranked]:
-    """As many documents of each corpus as of every other, by the smallest rank; of a corpus that has too few, all.
+class Drawn:
+    """The `count` smallest rows of each stratum. Memory: twice as many."""
 
-    Memory: `count` rows for each corpus.
-    """
-    drawn: dict[str, list[Ranked]] = {}
-    for document in documents:
-        rows = drawn.setdefault(document.corpus, [])
-        rows.append(document)
-        if len(rows) >= 2 * count:
-            rows[:] = heapq.nsmallest(count, rows)
-    wanted = shares({corpus: len(rows) for corpus, rows in drawn.items()}, count)
-    return [document for corpus, rows in drawn.items() for document in heapq.nsmallest(wanted[corpus], rows)]
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._rows: dict[str, list[Row]] = defaultdict(list)
+        self.documents = Counter[str]()
+        """All that were there, by stratum."""
+
+    def add(self, stratum: str, row: Row) -> None:
+        rows = self._rows[stratum]
+        rows.append(row)
+        self.documents[stratum] += 1
+        if len(rows) >= 2 * self._count:
+            rows[:] = heapq.nsmallest(self._count, rows, key=order)
+
+    def strata(self) -> dict[str, list[Row]]:
+        """The rows of each stratum, ascending."""
+        return {stratum: heapq.nsmallest(self._count, rows, key=order) for stratum, rows in self._rows.items()}
+
+
+def smallest(shards: Iterable[Iterable[Row]], count: int) -> list[Row]:
+    """The `count` smallest rows of all, ascending. Each shard's own are ascending; they are read no further than needed."""
+    found: list[Row] = []
+    for group in _groups(iter(shards)):
+        found = list(islice(heapq.merge(found, *group, key=order), count))
+    return found
+
+
+def _groups(shards: Iterator[Iterable[Row]]) -> Iterator[list[Iterable[Row]]]:
+    while group := list(islice(shards, MERGED)):
+        yield group
+
+
+def draw(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
+    """A random sample, ascending by id. Memory: `count` rows."""
+    return sorted(
+        heapq.nsmallest(count, rows, key=lambda row: (random_rank(row["id"], seed), row["id"])), key=lambda row: str(row["id"])
+    )
 
 
 def shares(sizes: Mapping[str, int], count: int) -> dict[str, int]:
-    """`count`, or all there is, divided as evenly as the sizes allow; the largest corpora get what is left over."""
+    """`count`, or all there is, divided as evenly as the sizes allow; the largest strata get what is left over."""
     result: dict[str, int] = {}
     for number, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
         result[name] = min(sizes[name], (count - sum(result.values())) // (len(sizes) - number))

@@ -11,7 +11,7 @@ What no record names does not exist. Every phase writes through here; what it re
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -221,10 +221,12 @@ def count_rows(records: Iterable[Json], part: str) -> int:
     return sum(record["parts"].get(f"{part}.jsonl.zst", {"rows": 0})["rows"] for record in records)
 
 
-def fetch_folder(context: Context, record: Json, name: str, target: Path) -> Path:
-    """Brings the part `name/...` of a shard's record, or of a manifest's shard, into a local folder."""
+def fetch_folder(
+    context: Context, record: Json, name: str, target: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> Path:
+    """Brings the part `name/...` of a shard's record, or of a manifest's shard, into a local folder: the files of wanted names."""
     for part, found in record["parts"].items():
-        if part.startswith(f"{name}/"):
+        if part.startswith(f"{name}/") and wanted(part.rpartition("/")[2]):
             context.check_stop()
             path = target / part.removeprefix(f"{name}/")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,9 @@ def estimated_message_tokens(content: str) -> int:
 
 
 def billed(reply: Reply) -> Json:
-    """What an endpoint bills for a reply."""
+    """What an endpoint bills for a reply; nothing where none was asked."""
+    if not reply.requests:
+        return billed_together([])
     tokens = {"tokens": reply.prompt_tokens + reply.completion_tokens, "completionTokens": reply.completion_tokens}
     return {"requests": reply.requests, **tokens}
 

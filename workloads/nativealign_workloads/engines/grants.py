@@ -4,7 +4,7 @@ The budget is cut into small grants. A shard takes its own as it needs them, and
 one is decided by the store: only the first to create its object has it, so no pod waits for another. What a budget is raised by is
 a layer of as many grants more, so that shards find something whatever the others have taken before.
 
-    <prefix>/layers/<layer>.json    {"requests": …, "tokens": …}: the limits up to and with this layer
+    <prefix>/layers/<layer>.json    {"requests": …, "tokens": …, "money": …}: the limits up to and with this layer
     <prefix>/taken/<grant>          the number of the shard that has it
     <prefix>/held/<shard>/<grant>   the same, to be found again by that shard after a kill
 """
@@ -12,7 +12,7 @@ a layer of as many grants more, so that shards find something whatever the other
 import json
 from collections.abc import Iterator
 
-from nativealign_workloads.engines.budget import Limits, Short
+from nativealign_workloads.engines.budget import Limits, Short, Spent
 from nativealign_workloads.store import NotFound, ObjectStore
 
 OF_A_SHARD = 8
@@ -35,8 +35,7 @@ class Grants:
     @property
     def limits(self) -> Limits:
         """All that this shard has taken so far."""
-        requests, tokens = (self._sum(which) for which in range(2))
-        return requests, tokens
+        return Limits(*(self._sum(which) for which in range(len(self._limits))))
 
     def more(self, short: Short, others: bool) -> Limits | None:
         """The limits with one grant more that has of all that is `short`; None where none is left, or only what is others' own."""
@@ -50,19 +49,19 @@ class Grants:
         self._none.add((short, others))
         return None
 
-    def _found_layers(self) -> list[tuple[int, int]]:
+    def _found_layers(self) -> list[Spent]:
         """The limits up to each layer, and one more where this shard was given higher ones."""
-        found = [(0, 0)]
+        found = [Spent()]
         while True:
             key = f"{self._prefix}/layers/{len(found) - 1:03d}.json"
             try:
                 layer = json.loads(self._store.read(key))
-                found.append((layer["requests"], layer["tokens"]))
+                found.append(Spent(**layer))
             except NotFound:
-                requests, tokens = (max(limit or 0, known) for limit, known in zip(self._limits, found[-1], strict=True))
-                if (requests, tokens) == found[-1]:
+                raised = Spent(*(max(limit or 0, known) for limit, known in zip(self._limits, found[-1], strict=True)))
+                if raised == found[-1]:
                     return found[1:]
-                self._store.try_create(key, json.dumps({"requests": requests, "tokens": tokens}).encode())
+                self._store.try_create(key, json.dumps(raised._asdict()).encode())
 
     def _helps(self, grant: int, short: Short) -> bool:
         return all(self._part(which, grant) for which, is_short in enumerate(short) if is_short)
@@ -94,8 +93,8 @@ class Grants:
         return (int(info.key.rpartition("/")[2]) for info in self._store.list(prefix))
 
     def _part(self, which: int, grant: int) -> int:
-        """What a grant has of the requests (0) or the tokens (1). The grants of a layer add up exactly to what it raises the limit
-        by, as far as this shard's own limit goes: it may be lower than one before.
+        """What a grant has of the requests (0), the tokens (1) or the money (2). The grants of a layer add up exactly to what it
+        raises the limit by, as far as this shard's own limit goes: it may be lower than one before.
         """
         limit, (layer, number) = self._limits[which], divmod(grant, self._size)
         if limit is None or layer >= len(self._layers):

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from nativealign_workloads.engines.billing import Json, billed_together
+from nativealign_workloads.engines.budget import Tokens
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.store import ObjectStore
 
@@ -27,6 +28,7 @@ WRITE_SECONDS = 0.1
 LOOKED_UP = 32
 """Objects whose answers are held in memory; waves come in the order in which they were asked."""
 
+NOTHING = Tokens(0, 0)
 Key = tuple[str, int]
 """A request's id and its attempt."""
 
@@ -43,6 +45,12 @@ class Intent:
     key: Key
     tokens: int
     """Most that it may cost."""
+    completion_tokens: int
+    """Of these in the answer."""
+
+    @property
+    def highest(self) -> Tokens:
+        return Tokens(self.tokens - self.completion_tokens, self.completion_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,10 @@ class Settlement:
     tokens: int = 0
     completion_tokens: int = 0
     reply: Reply | None = None
+
+    @property
+    def used(self) -> Tokens:
+        return Tokens(self.tokens - self.completion_tokens, self.completion_tokens)
 
     def dump(self) -> Json:
         billed = {"requests": self.requests, "tokens": self.tokens, "completionTokens": self.completion_tokens}
@@ -138,10 +150,10 @@ class Journal:
         """What was billed for all answers, and what the requests whose answer was lost may cost."""
         return self._billed | {"unsettledRequests": len(self._open), "unsettledTokens": sum(self._open.values())}
 
-    async def intend(self, request: Request, tokens: int) -> Intent:
+    async def intend(self, request: Request, highest: Tokens) -> Intent:
         """Returns when the intent is durable."""
-        intent = self._intent(request, tokens)
-        self._open[intent.id] = tokens
+        intent = self._intent(request, highest)
+        self._open[intent.id] = intent.tokens
         self._pending["intents"].append(asdict(intent))
         await self._written()
         return intent
@@ -161,10 +173,10 @@ class Journal:
 
     def record(self, answers: Iterable[tuple[Request, Reply]]) -> None:
         """Makes answers durable that cost nothing, all of them or none."""
-        self._add({"settled": [Settlement(self._intent(request, 0), reply=reply).dump() for request, reply in answers]})
+        self._add({"settled": [Settlement(self._intent(request, NOTHING), reply=reply).dump() for request, reply in answers]})
 
-    def intend_batch(self, requests: Sequence[tuple[Request, int]]) -> Batch:
-        """A batch of requests with what each may cost, durable before it leaves."""
+    def intend_batch(self, requests: Sequence[tuple[Request, Tokens]]) -> Batch:
+        """A batch of requests with what each may cost at most, durable before it leaves."""
         batch = Batch(f"{self._writer}-{uuid.uuid4().hex[:16]}", [self._intent(*request) for request in requests])
         intents = [asdict(intent) for intent in batch.intents]
         self._add({"intents": intents, "batches": [{"name": batch.name, "id": "", "intents": intents}]})
@@ -183,8 +195,8 @@ class Journal:
         self._add({"settled": [settlement.dump() for settlement in settlements]})
         self.batches.pop(batch.name, None)
 
-    def _intent(self, request: Request, tokens: int) -> Intent:
-        return Intent(f"{self._writer}-{uuid.uuid4().hex[:16]}", key_of(request), tokens)
+    def _intent(self, request: Request, highest: Tokens) -> Intent:
+        return Intent(f"{self._writer}-{uuid.uuid4().hex[:16]}", key_of(request), highest.total, highest.answer)
 
     def _add(self, entry: Json) -> None:
         self._take(entry, self._write(entry))
@@ -246,4 +258,4 @@ class Journal:
 
 
 def _load_intent(row: Json) -> Intent:
-    return Intent(row["id"], (row["key"][0], row["key"][1]), row["tokens"])
+    return Intent(row["id"], (row["key"][0], row["key"][1]), row["tokens"], row["completion_tokens"])

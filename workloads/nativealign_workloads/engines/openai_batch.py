@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import openai
 from openai.types import Batch as RemoteBatch
 
-from nativealign_workloads.engines.budget import Budget
+from nativealign_workloads.engines.budget import Budget, Tokens
 from nativealign_workloads.engines.journal import Batch, Intent, Journal, Key, Settlement, key_of
 from nativealign_workloads.engines.openai_endpoint import Bill, Endpoint, NothingUsable, Rejected, estimated_tokens
 from nativealign_workloads.engines.pacing import Backoff
@@ -94,17 +94,17 @@ class OpenAIBatchEngine:
                     given_up[key] = self._endpoint.no_reply(key[0], f"{problem} (after {ATTEMPTS} attempts)", Bill())
         return given_up
 
-    def _affordable(self, requests: Sequence[Request]) -> list[tuple[Request, int]]:
+    def _affordable(self, requests: Sequence[Request]) -> list[tuple[Request, Tokens]]:
         """The first requests, as many as fit into one batch and into the budget. Raises BudgetExhausted where none does."""
         budget, size = self._open_budget(), 0
-        chosen: list[tuple[Request, int]] = []
+        chosen: list[tuple[Request, Tokens]] = []
         for request in requests[: self._size]:
-            tokens = estimated_tokens(request)
+            highest = estimated_tokens(request)
             size += len(self._line("", request))
-            if chosen and (size > MAX_BYTES or not budget.fits(tokens)):
+            if chosen and (size > MAX_BYTES or not budget.fits(highest)):
                 break
-            budget.reserve(tokens)
-            chosen.append((request, tokens))
+            budget.reserve(highest)
+            chosen.append((request, highest))
         return chosen
 
     def _line(self, identifier: str, request: Request) -> bytes:
@@ -192,13 +192,13 @@ class OpenAIBatchEngine:
             problems[intent.key] = self._endpoint.status_problem(status, message, found.get("code"), {})
             return Settlement(intent, 1)
         completion, bill = response["body"], Bill(requests=1)
-        used, answer = bill.add(completion, intent.tokens)
+        used = bill.add(completion, intent.highest)
         try:
             reply = self._endpoint.reply(intent.key[0], completion, bill)
         except NothingUsable as error:
             problems[intent.key] = error
-            return Settlement(intent, 1, used, answer)
-        return Settlement(intent, 1, used, answer, reply)
+            return Settlement(intent, 1, used.total, used.answer)
+        return Settlement(intent, 1, used.total, used.answer, reply)
 
     def _check(self, ended: RemoteBatch) -> None:
         """Raises what a batch that did not run to its end means."""

@@ -4,14 +4,15 @@ Called by the engines for single requests (`openai_http`) and for batches of the
 """
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 
 from nativealign_workloads.engines.billing import estimated_message_tokens
+from nativealign_workloads.engines.budget import Tokens
 from nativealign_workloads.engines.pacing import retry_after_seconds
 from nativealign_workloads.engines.protocol import FinishReason, Reply, Request
 from nativealign_workloads.errors import ConfigError, PermissionDenied
@@ -21,6 +22,8 @@ Json = dict[str, Any]
 MODERATED = {"content_filter", "content_policy_violation"}
 """Error codes of endpoints whose moderation refuses a prompt."""
 _FINISH: dict[str, FinishReason] = {"length": "Length", "content_filter": "Refusal"}
+RETRY_TEMPERATURE = 0.3
+"""At which another seed gives another answer."""
 REQUEST_ID = "X-Client-Request-Id"
 """Header for the intent's id; OpenAI finds a request in its records by it, other servers ignore it."""
 
@@ -48,14 +51,14 @@ class Bill:
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    reserved: int = 0
-    """Tokens that the attempt under way may take of the budget."""
+    reserved: Tokens | None = None
+    """What the attempt under way may take of the budget."""
 
-    def add(self, completion: Json, highest: int) -> tuple[int, int]:
-        """Books an answer; returns its tokens (`highest` where the endpoint does not say) and its completion tokens."""
-        prompt, answer = (_count(completion.get("usage"), name) for name in ("prompt_tokens", "completion_tokens"))
-        self.prompt_tokens, self.completion_tokens = self.prompt_tokens + prompt, self.completion_tokens + answer
-        return prompt + answer or highest, answer
+    def add(self, completion: Json, highest: Tokens) -> Tokens:
+        """Books an answer; returns what it took, `highest` where the endpoint does not say."""
+        found = Tokens(*(_count(completion.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")))
+        self.prompt_tokens, self.completion_tokens = self.prompt_tokens + found.prompt, self.completion_tokens + found.answer
+        return found if found.total else highest
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,12 @@ class Endpoint:
     timeout_seconds: float = 120.0
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The request as the protocol wants it; each attempt has a seed of its own."""
+        """The request as the protocol wants it; a further attempt has another seed, and a temperature at which that matters."""
         body = {
             "model": self.model,
-            "messages": request.messages,
+            **self._prompt(request),
             "max_tokens": request.max_tokens,
-            "temperature": self.temperature,
+            "temperature": max(self.temperature, RETRY_TEMPERATURE) if request.attempt else self.temperature,
             "seed": self.seed + request.attempt,
         }
         if request.schema:
@@ -104,12 +107,13 @@ class Endpoint:
         """The reply to the request of that id. Raises NothingUsable where the answer has no text."""
         try:
             choice = completion["choices"][0]
-            text = (choice["message"].get("content") or "").strip()
+            message = self._message(choice)
+            text = (message.get("content") or "").strip()
             finish: FinishReason = _FINISH.get(choice.get("finish_reason"), "Stop")
-            if choice["message"].get("refusal"):
+            if message.get("refusal"):
                 finish = "Refusal"
         except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise NothingUsable("unreadable reply: no choices[0].message") from error
+            raise NothingUsable("unreadable reply: no answer in choices[0]") from error
         if not text and finish == "Stop":
             raise NothingUsable("empty reply")
         model = _text(completion.get("model")) or self.model
@@ -154,15 +158,40 @@ class Endpoint:
         text = str(problem).replace(self.api_key, "***") if self.api_key else str(problem)
         return " ".join(text.split())[:300]
 
+    def _prompt(self, request: Request) -> Json:
+        return {"messages": request.messages}
+
+    def _message(self, choice: Json) -> Json:
+        message: Json = choice["message"]
+        return message
+
     @property
     def _client_options(self) -> dict[str, Any]:
         """Retries are ours."""
         return {"base_url": self.url, "api_key": self.api_key or "none", "timeout": self.timeout_seconds, "max_retries": 0}
 
 
-def estimated_tokens(request: Request) -> int:
+@dataclass(frozen=True)
+class TokensEndpoint(Endpoint):
+    """A server's protocol of completions, which takes a prompt as tokens: those that a worker was trained on, whatever template the
+    server has for chats."""
+
+    tokenize: Callable[[list[dict[str, str]]], list[int]] = field(kw_only=True)
+
+    @property
+    def completions(self) -> str:
+        return f"{self.url.rstrip('/')}/completions"
+
+    def _prompt(self, request: Request) -> Json:
+        return {"prompt": self.tokenize(request.messages)}
+
+    def _message(self, choice: Json) -> Json:
+        return {"content": choice["text"]}
+
+
+def estimated_tokens(request: Request) -> Tokens:
     """Upper-side estimate of prompt and answer, which may be as long as it is allowed to."""
-    return sum(estimated_message_tokens(m["content"]) for m in request.messages) + request.max_tokens
+    return Tokens(sum(estimated_message_tokens(m["content"]) for m in request.messages), request.max_tokens)
 
 
 def _is_loopback(endpoint: str) -> bool:

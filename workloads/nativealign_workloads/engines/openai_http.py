@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from nativealign_workloads.engines.budget import Budget
+from nativealign_workloads.engines.budget import Budget, Tokens
 from nativealign_workloads.engines.journal import Intent, Journal, Settlement, key_of
 from nativealign_workloads.engines.openai_endpoint import (
     REQUEST_ID,
@@ -40,7 +40,7 @@ GIVE_UP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Rates:
     """How hard the endpoint may be driven. Rates count requests and tokens (prompt and completion) per minute; None is no limit."""
 
     concurrency: int = 16
@@ -56,21 +56,21 @@ class OpenAIEngine:
         self,
         endpoint: Endpoint,
         journal: Journal,
-        limits: Limits = Limits(),
+        rates: Rates = Rates(),
         budget: Budget | None = None,
         *,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._endpoint, self._journal, self._limits = endpoint, journal, limits
+        self._endpoint, self._journal, self._rates = endpoint, journal, rates
         self._budget = budget or Budget()
         self._sleep, self._backoff = sleep, Backoff(seed=endpoint.seed)
-        self._requests_pace = Pace(limits.requests_per_minute, clock, sleep)
-        self._tokens_pace = Pace(limits.tokens_per_minute, clock, sleep)
+        self._requests_pace = Pace(rates.requests_per_minute, clock, sleep)
+        self._tokens_pace = Pace(rates.tokens_per_minute, clock, sleep)
         self._room = Pace(None, clock, sleep)
         """What the endpoint says itself."""
-        self._window = asyncio.Semaphore(limits.concurrency * WINDOW)
-        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._window = asyncio.Semaphore(rates.concurrency * WINDOW)
+        self._slots = asyncio.Semaphore(rates.concurrency)
         self._settled = asyncio.Condition()
         self._calls: set[_Call] = set()
         self._interrupted: StepError | None = None
@@ -86,7 +86,7 @@ class OpenAIEngine:
 
     @property
     def wave(self) -> int:
-        return max(256, self._limits.concurrency)
+        return max(256, self._rates.concurrency)
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         """Replies in the order of the requests; what the journal knows is not asked.
@@ -127,7 +127,7 @@ class OpenAIEngine:
     async def _generate(self, requests: Sequence[Request]) -> list[Reply]:
         if self._interrupted and requests:
             raise self._interrupted
-        call = _Call(min(len(requests), self._limits.concurrency), self._health)
+        call = _Call(min(len(requests), self._rates.concurrency), self._health)
         self._calls.add(call)
         call.tasks = [asyncio.create_task(self._answer(request, call)) for request in requests]
         results = await asyncio.gather(*call.tasks, return_exceptions=True)
@@ -156,7 +156,8 @@ class OpenAIEngine:
                 call.stop(error)
                 raise
             finally:
-                await self._book(bill, bill.reserved)  # the answer is lost
+                if bill.reserved:  # the answer is lost
+                    await self._book(bill, bill.reserved)
 
     async def _attempts(self, request: Request, call: "_Call", bill: Bill) -> Reply:
         async with self._settled:  # what is under way may turn out cheaper than reserved
@@ -168,11 +169,11 @@ class OpenAIEngine:
         return reply
 
     async def _until_usable(self, request: Request, call: "_Call", bill: Bill, intent: Intent) -> tuple[Settlement, Reply]:
-        for failed in range(1, self._limits.attempts + 1):
+        for failed in range(1, self._rates.attempts + 1):
             try:
                 return await self._ask(request, call, bill, intent)
             except NothingUsable as error:
-                if failed == self._limits.attempts:
+                if failed == self._rates.attempts:
                     raise NothingUsable(f"{error} (after {failed} attempts)") from error
                 wait = self._backoff.wait(failed, error.retry_after)
                 if error.retry_after is not None:
@@ -190,7 +191,7 @@ class OpenAIEngine:
         bill.reserved = highest
         with call.pausing():
             await self._requests_pace.take(1)
-            await self._tokens_pace.take(highest)
+            await self._tokens_pace.take(highest.total)
         return await self._journal.intend(request, highest)
 
     async def _ask(self, request: Request, call: "_Call", bill: Bill, intent: Intent) -> tuple[Settlement, Reply]:
@@ -203,17 +204,17 @@ class OpenAIEngine:
             completion = await self._send(request, intent)
         except (StepError, NothingUsable, Rejected) as error:
             if isinstance(error, NothingUsable) and error.lost:
-                await self._book(bill, intent.tokens)
+                await self._book(bill, intent.highest)
             else:
                 await self._settle(Settlement(intent, sent), bill)
             raise
-        used, answer = bill.add(completion, intent.tokens)
+        used = bill.add(completion, intent.highest)
         try:
             reply = self._endpoint.reply(request.id, completion, bill)
         except NothingUsable:
-            await self._settle(Settlement(intent, 1, used, answer), bill)
+            await self._settle(Settlement(intent, 1, used.total, used.answer), bill)
             raise
-        return Settlement(intent, 1, used, answer, reply), reply
+        return Settlement(intent, 1, used.total, used.answer, reply), reply
 
     async def _turn(self, call: "_Call") -> None:
         """Waits until the endpoint has room. Raises what has stopped the call meanwhile."""
@@ -224,15 +225,15 @@ class OpenAIEngine:
             call.check()
 
     async def _settle(self, settlement: Settlement, bill: Bill) -> None:
-        await self._book(bill, settlement.tokens)
+        await self._book(bill, settlement.used)
         await self._journal.settle(settlement)
 
-    async def _book(self, bill: Bill, used: int) -> None:
+    async def _book(self, bill: Bill, used: Tokens) -> None:
         """Puts what was used in the place of what was reserved."""
-        reserved, bill.reserved = bill.reserved, 0
+        reserved, bill.reserved = bill.reserved, None
         if reserved:
             self._budget.settle(reserved, used)
-            self._tokens_pace.give_back(reserved - used)
+            self._tokens_pace.give_back(reserved.total - used.total)
             async with self._settled:
                 self._settled.notify_all()
 

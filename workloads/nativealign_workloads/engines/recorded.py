@@ -1,4 +1,7 @@
-"""A local engine whose answers outlive its process: what the journal holds is not generated again. Called by rewrite."""
+"""A local engine whose answers outlive its process: what the journal holds is not generated again.
+
+Called where a model is opened for annotate or rewrite.
+"""
 
 import threading
 import time

@@ -29,7 +29,7 @@ def check_installed() -> None:
     """Raises ConfigError PackageMissing."""
     if find_spec("vllm") is None:
         hint = "take the image for accelerators, or install nativealign[workloads-gpu]"
-        raise ConfigError("PackageMissing", "rewrite.vllm needs the package vllm, which is not installed", hint)
+        raise ConfigError("PackageMissing", "vllm is asked for, and the package is not installed", hint)
 
 
 class VllmEngine:

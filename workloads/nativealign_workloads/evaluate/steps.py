@@ -10,8 +10,7 @@ from typing import Any
 
 from nativealign_api.common import Judge, TransformersEngine
 from nativealign_api.evaluate import Benchmark, EvalGate, HeldOutSource
-from nativealign_workloads.align.assess import draw
-from nativealign_workloads.align.chunks import (
+from nativealign_workloads.align.asking import (
     add_late_usage,
     answers_prefix,
     clear_answers,
@@ -19,6 +18,7 @@ from nativealign_workloads.align.chunks import (
     open_journal,
     unless_overtaken,
 )
+from nativealign_workloads.align.sampling import draw
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, read_json, record_rows, shard_records, step_rows
 from nativealign_workloads.context import Context
 from nativealign_workloads.engines.billing import usage

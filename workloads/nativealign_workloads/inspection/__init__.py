@@ -59,7 +59,7 @@ def look(context: Context, spec: Any) -> dict[str, Json]:
 def _look_at(context: Context, spec: Any, name: str) -> Json:
     if name == "corpora":
         _check_clean(spec.clean)
-        if spec.rewrite.vllm:
+        if spec.rewrite.vllm or spec.expert.vllm:
             check_installed()
         pinned = corpora.pin(context, spec.corpora, spec.sharding)
         facts, instructions = pinned["corpora"], folders.instruction_tokens(spec.code_of_conduct)

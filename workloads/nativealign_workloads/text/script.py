@@ -4,10 +4,24 @@ import unicodedata
 from collections import Counter
 from functools import lru_cache
 
+NAMES = {
+    "Arab": "Arabic", "Armn": "Armenian", "Beng": "Bengali", "Cyrl": "Cyrillic", "Deva": "Devanagari", "Ethi": "Ethiopic",
+    "Geor": "Georgian", "Grek": "Greek", "Gujr": "Gujarati", "Guru": "Gurmukhi", "Hang": "Hangul", "Hani": "Cjk", "Hebr": "Hebrew",
+    "Hira": "Hiragana", "Kana": "Katakana", "Khmr": "Khmer", "Knda": "Kannada", "Laoo": "Lao", "Latn": "Latin", "Mlym": "Malayalam",
+    "Mymr": "Myanmar", "Nkoo": "Nko", "Sinh": "Sinhala", "Syrc": "Syriac", "Taml": "Tamil", "Telu": "Telugu", "Tfng": "Tifinagh",
+    "Thaa": "Thaana", "Thai": "Thai", "Tibt": "Tibetan",
+}  # fmt: skip
+"""First word of the Unicode names of a script's letters, by its code (ISO 15924)."""
+
+
+def share_of(text: str, code: str) -> float:
+    """Letters of a script (ISO 15924) over all letters, 0..1; 0 for a text without letters. Marks, tatweel, digits do not count."""
+    return script_profile(text).get(NAMES[code], 0.0)
+
 
 def arabic_share(text: str) -> float:
-    """Arabic letters over all letters, 0..1; 0 for a text without letters. Marks, tatweel and digits do not count."""
-    return script_profile(text).get("Arabic", 0.0)
+    """As `share_of`, of Arabic letters."""
+    return share_of(text, "Arab")
 
 
 def script_profile(text: str) -> dict[str, float]:
