@@ -2,7 +2,8 @@
 
 A worker is trained by the steps before, on the quickstart's corpus. The step is timed whole in this process: reading, chunking,
 prompts, generation, guards, journal, commit. The bare engine then gets the very prompts that the step asked: all of them in order
-of length, in batches of the same size, decoded and nothing more. Both load the model and answer once before their time begins.
+of length, in batches of the same size, decoded and nothing more. What a process loads once is in nobody's time: the worker, which
+has answered once, and the model that tells languages apart.
 Prints JSON: seconds and tokens (of prompts and answers) per second of each, and the ratio.
 """
 
@@ -26,6 +27,7 @@ from nativealign_workloads.context import from_environment
 from nativealign_workloads.engines import transformers_engine
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
+from nativealign_workloads.text.language import identifier
 
 DOCUMENTS = 500
 TURNS = 2
@@ -110,6 +112,7 @@ def step(folder: Path, unit: Unit, world: World) -> tuple[float, list[Request], 
         return engine
 
     with watched(calls, replies), mock.patch.object(transformers_engine, "TransformersEngine", open_timed):
+        identifier()
         started = time.perf_counter()
         rewrite.run(context)
         seconds = time.perf_counter() - started - sum(opened)

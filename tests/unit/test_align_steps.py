@@ -20,7 +20,7 @@ from nativealign_workloads.align.chunks import counter, cut
 from nativealign_workloads.align.clean import clean_text
 from nativealign_workloads.align.rejected import KEPT, Worst
 from nativealign_workloads.align.rewrite import Rewriter, document_row, rejected_answers
-from nativealign_workloads.align.statistics import agreement, effect
+from nativealign_workloads.align.statistics import agreement, effect, share
 from nativealign_workloads.align.statistics import summarize as summarize_measure
 from nativealign_workloads.align.train_worker import documents_to_hold_out, identity_limit
 from nativealign_workloads.conduct import BUILTIN, load_conduct
@@ -224,19 +224,22 @@ def test_gates_say_value_limit_and_verdict_and_only_those_asked_for() -> None:
         max_toxicity_percent=5,
         min_judge_score=7,
     )
-    measures = {"toxicityAfter": {"mean": 0.06}, "judgeFormat": {"mean": 8.0}, "judgeAccuracy": {"mean": 7.0}}
-    facts = {"keptOfAll": {"numbers": 0.98, "names": None}, "measures": measures}
+    facts = {
+        "keptOfAll": {"numbers": {"mean": 0.98, "low": 0.96, "high": 0.99}, "names": None},
+        "measures": {"toxicityAfter": {"mean": 0.06, "low": 0.05, "high": 0.07}},
+        "judgeScore": {"mean": 7.5, "low": 7.25, "high": 7.75},
+    }
     assert gates(asked, chunks, facts) == [
         {"gate": "maxFallbackPercent", "value": 30.0, "limit": 25.0, "passed": False},
-        {"gate": "minNumberPreservationPercent", "value": 98.0, "limit": 97.0, "passed": True},
+        {"gate": "minNumberPreservationPercent", "value": 98.0, "low": 96.0, "high": 99.0, "limit": 97.0, "passed": True},
         {"gate": "minNamePreservationPercent", "value": 100.0, "limit": 99.0, "passed": True},
-        {"gate": "maxToxicityPercent", "value": 6.0, "limit": 5.0, "passed": False},
-        {"gate": "minJudgeScore", "value": 7.5, "limit": 7.0, "passed": True},
+        {"gate": "maxToxicityPercent", "value": 6.0, "low": 5.0, "high": pytest.approx(7.0), "limit": 5.0, "passed": False},
+        {"gate": "minJudgeScore", "value": 7.5, "low": 7.25, "high": 7.75, "limit": 7.0, "passed": True},
     ]
 
 
 def test_a_gate_on_what_nobody_could_measure_does_not_pass() -> None:
-    facts = {"keptOfAll": {"numbers": None, "names": None}, "measures": {"judgeFormat": {"mean": None}}}
+    facts = {"keptOfAll": {"numbers": None, "names": None}, "measures": {}, "judgeScore": {"count": 0, "mean": None}}
     (verdict,) = gates(AlignGates(min_judge_score=1), {}, facts)
     assert verdict == {"gate": "minJudgeScore", "value": None, "limit": 1.0, "passed": False}
 
@@ -250,6 +253,16 @@ def test_numbers_that_are_lost_lower_the_preservation() -> None:
 def test_names_that_are_lost_lower_the_preservation() -> None:
     row = {"origin": "زار الوفد القاهرة ثم بغداد والتقى Google هناك", "rewritten": "زار الوفد القاهرة والتقى Google هناك"}
     assert preservation([row], kept_items([row], CONDUCT))["namesKept"] == [pytest.approx(2 / 3)]
+
+
+def test_a_share_of_all_is_that_of_the_sums_with_an_interval_over_documents() -> None:
+    found = share([(1, 1), (0, 3), (5, 6), (0, 0)], 1)
+    assert found
+    assert found["mean"] == 0.6
+    assert 0 <= found["low"] < 0.6 < found["high"] <= 1
+    assert share([(2, 2), (7, 7)], 1) == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert share([(0, 0)], 1) is None
+    assert share([], 1) is None
 
 
 def test_an_effect_is_that_of_pairs() -> None:

@@ -229,6 +229,11 @@ def test_gates_of_an_align_job_show_value_and_limit() -> None:
     assert "gate Fail chunks that kept their original 70 %, at most 25 %" in text
 
 
+def test_a_gate_on_a_sample_shows_its_interval() -> None:
+    verdict = {"gate": "minNamePreservationPercent", "value": 96.0, "low": 94.5, "high": 97.5, "limit": 95.0, "passed": True}
+    assert "96 % (94.5 to 97.5), at least 95 %" in _text(_with(records.align_job(), "assess", gates=[verdict]))
+
+
 def test_a_failed_job_shows_step_code_and_message() -> None:
     text = _text(records.failed(records.align_job(), "clean"))
     assert "Failed in step clean, phase filter" in text

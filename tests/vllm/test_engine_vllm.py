@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,8 +74,19 @@ def test_answers_in_the_journal_are_not_generated_again(engine: VllmEngine, tmp_
     def never() -> VllmEngine:
         raise AssertionError("everything is known")
 
-    first = Recorded("vllm:tiny", 1, lambda: engine, Journal(LocalStore(tmp_path), "journal", "a")).generate(requests())
-    assert Recorded("vllm:tiny", 1, never, Journal(LocalStore(tmp_path), "journal", "b")).generate(requests()) == first
+    first = Recorded("vllm:tiny", None, lambda: engine, Journal(LocalStore(tmp_path), "journal", "a")).generate(requests())
+    assert Recorded("vllm:tiny", None, never, Journal(LocalStore(tmp_path), "journal", "b")).generate(requests()) == first
+
+
+def test_calls_that_overlap_get_their_own_answers(engine: VllmEngine, tmp_path: Path) -> None:
+    record = Journal(LocalStore(tmp_path), "journal", "a")
+    shared = Recorded("vllm:tiny", None, lambda: engine, record)
+    alone = generate(engine, requests())
+    calls = [[replace(request, id=f"{call}-{request.id}") for request in requests()] for call in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for call, replies in enumerate(pool.map(shared.generate, calls)):
+            assert [replace(reply, id=reply.id.removeprefix(f"{call}-")) for reply in replies] == alone
+    assert record.answers == 4 * len(alone)
 
 
 def test_a_damaged_model_is_named(model_dir: Path, tmp_path: Path) -> None:

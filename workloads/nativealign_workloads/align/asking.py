@@ -70,7 +70,7 @@ def open_local(context: Context, folder: Path, spec: TransformersSpec | VllmSpec
 
         gpus = context.job.resources.gpus_per_node or 1
         load = partial(VllmEngine, folder, spec.sequences, spec.precision, gpus)
-        return Recorded(f"vllm:{folder.name}", 1, load, journal)
+        return Recorded(f"vllm:{folder.name}", None, load, journal)
     from nativealign_workloads.engines.transformers_engine import TransformersEngine
 
     load = partial(TransformersEngine, folder, spec.batch_size, precision=spec.precision)

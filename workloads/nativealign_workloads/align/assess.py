@@ -20,7 +20,7 @@ from nativealign_workloads.align.asking import add_late_usage, clear_answers, op
 from nativealign_workloads.align.chunks import pinned_conduct
 from nativealign_workloads.align.sampling import Drawn, random_rank, smallest
 from nativealign_workloads.align.shown import shown
-from nativealign_workloads.align.statistics import Values, agreement, effect, summarize
+from nativealign_workloads.align.statistics import Values, agreement, effect, share, summarize
 from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, rows_between, run_of, shard_records
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores, scores_schema
@@ -112,7 +112,8 @@ def _measure(shard: ShardCommit) -> Json:
         "measures": {name: summarize(values, settings.seed) for name, values in measures.items()},
         "effects": effects(measures, settings.seed),
         "agreement": agreements,
-        "keptOfAll": {name: kept_of_all(items) for name, items in kept.items()},
+        "keptOfAll": {name: share(items, settings.seed) for name, items in kept.items()},
+        "judgeScore": summarize(judge_scores(measures), settings.seed) if settings.judge else None,
         **bill,
     }
     shard.commit(**facts, samples=samples(rows))
@@ -169,12 +170,6 @@ def _kept_numbers(before: list[str], after: list[str]) -> Kept:
     return len(before) - round(lost_share(before, after) * len(before)), len(before)
 
 
-def kept_of_all(kept: list[Kept]) -> float | None:
-    """The share of all; None where there is nothing to keep."""
-    every = sum(known for _, known in kept)
-    return sum(found for found, _ in kept) / every if every else None
-
-
 def _texts(context: Context, rows: list[Json], side: str) -> Iterator[tuple[str, str]]:
     for row in rows:
         context.check_stop()
@@ -222,6 +217,11 @@ def mean_of_orders(first: list[float], second: list[float]) -> list[float]:
     return [fmean(pair) if pair else float("nan") for pair in pairs]
 
 
+def judge_scores(measures: dict[str, list[float]]) -> list[float]:
+    """The mean over the aspects for each document; nan where the judge gave no usable answer."""
+    return [fmean(scores) for scores in zip(*(measures[judge_measure(aspect)] for aspect in ASPECTS), strict=True)]
+
+
 def samples(rows: list[Json]) -> list[Json]:
     """Samples for the report: changed texts first, then texts of which a guard kept the original, then unchanged ones, by id."""
     changed = [row for row in rows if row["origin"] != row["rewritten"]]
@@ -241,28 +241,37 @@ def _shown_row(row: Json) -> Json:
 
 
 def gates(settings: AlignGates, chunks: dict[str, int], facts: Json) -> list[Json]:
-    """The verdict on each gate that the spec sets: name, value, limit, passed.
+    """The verdict on each gate that the spec sets: name, value, limit, passed; the interval of what a sample tells.
 
     `chunks` by what became of them, `facts` of the sample. Where there was no number or no name, none was lost. A measure without
     any usable value (None) passes no gate.
     """
-    total, means_of = max(1, sum(chunks.values())), means(facts["measures"])
-    kept = {name: 100 * (1.0 if share is None else share) for name, share in facts["keptOfAll"].items()}
-    scores = [means_of[judge_measure(aspect)] for aspect in ASPECTS if judge_measure(aspect) in means_of]
-    toxicity = means_of.get("toxicityAfter")
+    total = max(1, sum(chunks.values()))
+    kept = {name: _estimate(found or {"mean": 1.0}, 100) for name, found in facts["keptOfAll"].items()}
     found = (
-        ("maxFallbackPercent", settings.max_fallback_percent, 100 * chunks.get("Original", 0) / total, 1),
-        ("maxDroppedPercent", settings.max_dropped_percent, 100 * chunks.get("Dropped", 0) / total, 1),
+        ("maxFallbackPercent", settings.max_fallback_percent, {"value": 100 * chunks.get("Original", 0) / total}, 1),
+        ("maxDroppedPercent", settings.max_dropped_percent, {"value": 100 * chunks.get("Dropped", 0) / total}, 1),
         ("minNumberPreservationPercent", settings.min_number_preservation_percent, kept["numbers"], -1),
         ("minNamePreservationPercent", settings.min_name_preservation_percent, kept["names"], -1),
-        ("maxToxicityPercent", settings.max_toxicity_percent, None if toxicity is None else 100 * toxicity, 1),
-        ("minJudgeScore", settings.min_judge_score, fmean(scores) if scores else None, -1),
+        ("maxToxicityPercent", settings.max_toxicity_percent, _estimate(facts["measures"].get("toxicityAfter"), 100), 1),
+        ("minJudgeScore", settings.min_judge_score, _estimate(facts["judgeScore"]), -1),
     )
     return [
-        {"gate": name, "value": value, "limit": limit, "passed": value is not None and sign * value <= sign * limit}
-        for name, limit, value, sign in found
+        {"gate": name, **estimate, "limit": limit, "passed": _passes(sign, estimate["value"], limit)}
+        for name, limit, estimate, sign in found
         if limit is not None
     ]
+
+
+def _estimate(found: Json | None, scale: float = 1.0) -> Json:
+    """The value of a measure, and its interval where it has one."""
+    if not found or found["mean"] is None:
+        return {"value": None}
+    return {"value": scale * found["mean"]} | {side: scale * found[side] for side in ("low", "high") if side in found}
+
+
+def _passes(sign: int, value: float | None, limit: float) -> bool:
+    return value is not None and sign * value <= sign * limit
 
 
 def _told(verdict: Json) -> str:

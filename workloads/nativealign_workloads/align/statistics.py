@@ -3,6 +3,7 @@
 Called by assess. Pure; intervals are 95 % bootstrap intervals over documents, seeded, so a report is the same on every run.
 """
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -34,6 +35,18 @@ def summarize(values: Values, seed: int) -> Json:
         "quartiles": [float(value) for value in np.percentile(present, [25, 50, 75])],
         "histogram": {"counts": counts.tolist(), "edges": [float(edge) for edge in edges]},
     }
+
+
+def share(parts: Sequence[tuple[int, int]], seed: int) -> Json | None:
+    """The share of all, from each document's (found, known), with its interval; None where nothing is known."""
+    counts = np.array(parts, dtype=float).reshape(-1, 2)
+    found, known = counts.sum(axis=0)
+    if not known:
+        return None
+    low, high = _interval(
+        counts, lambda sums: np.divide(sums[:, 0], sums[:, 1], where=sums[:, 1] > 0, out=np.ones(len(sums))), seed
+    )
+    return {"mean": float(found / known), "low": low, "high": high}
 
 
 def effect(before: Values, after: Values, seed: int) -> Json | None:

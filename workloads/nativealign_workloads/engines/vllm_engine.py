@@ -1,13 +1,15 @@
 """A causal language model from a local folder, through vLLM: continuous batches, and one cache for what prompts have in common.
 
-Called by rewrite (the worker). Greedy decoding. Which sequences share a batch follows from when others end, so low bits of the
-logits, and with them a few answers, may differ from run to run; what the journal holds is not generated again.
+Called through `Recorded`, from several threads that share the engine. Greedy decoding. Which sequences share a batch follows from
+when others end, so low bits of the logits, and with them a few answers, may differ from run to run; what the journal holds is not
+generated again.
 """
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +50,62 @@ class VllmEngine:
         generation = config.try_get_generation_config().get("eos_token_id")
         self._ends = end_ids(generation, getattr(config.hf_text_config, "eos_token_id", None), self._tokenizer.eos_token_id)
         self._context = int(config.max_model_len)
+        self._numbers = count()
+        self._incoming: list[tuple[str, dict[str, list[int]], Any]] = []
+        """Requests that the next step takes to the engine: number, prompt, how to sample."""
+        self._inboxes: dict[str, list[Any]] = {}
+        """Where what comes of a request goes, by its number."""
+        self._stepping = False
+        self._changed = threading.Condition()
 
     def answers(self, batches: Sequence[Sequence[Request]]) -> Iterator[Answers]:
         """As they come; a prompt that fills the model's context is an `Error` reply."""
         asked: dict[str, tuple[Request, int]] = {}
-        for number, request in enumerate(chain.from_iterable(batches)):
+        inbox: list[Any] = []
+        for request in chain.from_iterable(batches):
             prompt = prompt_ids(request.messages, self._tokenizer)
             if len(prompt) >= self._context:
                 yield [(request, too_long(request, len(prompt), self._context, self._model_dir.name))]
                 continue
-            asked[str(number)] = request, len(prompt)
-            self._llm.llm_engine.add_request(str(number), {"prompt_token_ids": prompt}, self._sampling(request, len(prompt)))
+            asked[self._add(request, prompt, inbox)] = request, len(prompt)
         while asked:
-            yield [self._answer(*asked.pop(output.request_id), output) for output in self._step() if output.finished]
+            yield [self._answer(*asked.pop(output.request_id), output) for output in self._come(inbox)]
 
     def interrupt(self, error: StepError) -> None:
         self._interrupted = error
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
+
+    def _add(self, request: Request, prompt: list[int], inbox: list[Any]) -> str:
+        """Asks for an answer that goes into the inbox; returns its number."""
+        with self._changed:
+            number = str(next(self._numbers))
+            self._inboxes[number] = inbox
+            self._incoming.append((number, {"prompt_token_ids": prompt}, self._sampling(request, len(prompt))))
+        return number
+
+    def _come(self, inbox: list[Any]) -> list[Any]:
+        """What has come of a caller's requests. Who finds nothing, and nobody at it, takes the next step of the engine for all."""
+        with self._changed:
+            self._changed.wait_for(lambda: inbox or not self._stepping)
+            if inbox:
+                found, inbox[:] = list(inbox), []
+                return found
+            self._stepping, incoming, self._incoming = True, self._incoming, []
+        outputs: list[Any] = []
+        try:
+            for arguments in incoming:
+                self._llm.llm_engine.add_request(*arguments)
+            outputs = self._step()
+        finally:
+            with self._changed:
+                for output in outputs:
+                    if output.finished:
+                        self._inboxes.pop(output.request_id).append(output)
+                self._stepping = False
+                self._changed.notify_all()
+        return []
 
     def _step(self) -> list[Any]:
         from vllm.v1.engine.exceptions import EngineDeadError

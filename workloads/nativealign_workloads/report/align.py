@@ -49,6 +49,8 @@ def gates(job: Job) -> list[Json]:
         name, side = wording.GATES.get(gate["gate"], (gate["gate"], "limit"))
         unit = " %" if gate["gate"].endswith("Percent") else ""
         value = "not measured" if gate["value"] is None else f"{wording.number(gate['value'])}{unit}"
+        if "low" in gate:
+            value += f" ({wording.number(gate['low'])} to {wording.number(gate['high'])})"
         told = f"{name} {value}, {side} {wording.number(gate['limit'])}{unit}"
         found.append(
             {"name": gate["gate"], "text": told, "passed": gate["passed"], "verdict": "Pass" if gate["passed"] else "Fail"}
