@@ -231,7 +231,7 @@ def test_gates_of_an_align_job_show_value_and_limit() -> None:
 
 def test_a_gate_on_a_sample_shows_its_interval() -> None:
     verdict = {"gate": "minNamePreservationPercent", "value": 96.0, "low": 94.5, "high": 97.5, "limit": 95.0, "passed": True}
-    assert "96 % (94.5 to 97.5), at least 95 %" in _text(_with(records.align_job(), "assess", gates=[verdict]))
+    assert "96 % (94.50 to 97.50), at least 95 %" in _text(_with(records.align_job(), "assess", gates=[verdict]))
 
 
 def test_a_failed_job_shows_step_code_and_message() -> None:
