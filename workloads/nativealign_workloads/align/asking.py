@@ -56,10 +56,8 @@ def open_worker(context: Context, settings: Rewrite) -> tuple[Engine, Path]:
     if settings.openai:
         folder = model_folder(context, "train-worker", tokenizer_only=True)
         return open_served(context, folder, settings.openai, journal), folder / "tokenizer.json"
-    folder = model_folder(context, "train-worker")
-    return open_local(
-        context, folder, settings.vllm or settings.transformers or TransformersSpec(), journal
-    ), folder / "tokenizer.json"
+    folder, spec = model_folder(context, "train-worker"), settings.vllm or settings.transformers or TransformersSpec()
+    return open_local(context, folder, spec, journal), folder / "tokenizer.json"
 
 
 def open_local(context: Context, folder: Path, spec: TransformersSpec | VllmSpec, journal: Journal) -> Engine:
