@@ -39,6 +39,7 @@ def import_libraries() -> None:
     # DeepSpeed tells its whole configuration at INFO
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+    first = MODELS[0] not in sys.modules
     with without_detours():
         import torch
 
@@ -46,6 +47,8 @@ def import_libraries() -> None:
             os.environ["DS_ACCELERATOR"] = "cpu"
         for name in MODELS:
             importlib.import_module(name)
+    if first:
+        gc.freeze()  # else each full collection while a model works looks through all of them
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
