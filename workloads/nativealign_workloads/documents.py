@@ -1,4 +1,4 @@
-"""Documents of a shard, from corpora or from an AlignJob. Used by clean and tokenize."""
+"""Documents of a shard, from corpora or from an AlignJob. Used by clean, rewrite, assess and tokenize."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -42,6 +42,14 @@ def _records(context: Context, corpus: Corpus, unit: Json) -> Iterator[Record | 
     read = partial(read_records, format=corpus.format, fields=fields_of(corpus), stride=tuple(unit["stride"]))
     with source.store.open(f"{source.folder}{unit['key']}") as stream:
         yield from read(stream, unit["key"])
+
+
+def documents_left(context: Context, step: str) -> Iterator[Json]:
+    """The documents of this shard: a run of all that a step has left, whatever its shards were."""
+    upstream = manifest(context.store, context.job.inputs[step])["shards"]
+    first, end = run_of(upstream, "documents", context.index, context.job.indexes)
+    context.progress.begin(end - first, "documents")
+    return rows_between(context.store, upstream, "documents", first, end)
 
 
 def view_documents(context: Context, prefix: str, view: str, shard: int, shards: int) -> Iterator[tuple[str, str]]:

@@ -21,10 +21,11 @@ from nativealign_workloads.align.chunks import pinned_conduct
 from nativealign_workloads.align.sampling import Drawn, random_rank, smallest
 from nativealign_workloads.align.shown import shown
 from nativealign_workloads.align.statistics import Values, agreement, effect, share, summarize
-from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, rows_between, run_of, shard_records
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, shard_records
 from nativealign_workloads.conduct import Conduct
 from nativealign_workloads.conduct.prompt import ASPECTS, ORDERS, Order, judge_messages, parse_scores, scores_schema
 from nativealign_workloads.context import Context
+from nativealign_workloads.documents import documents_left
 from nativealign_workloads.engines import Request
 from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.engines.counted import billed_by
@@ -52,22 +53,14 @@ def draw(context: Context) -> Json:
         return {"skipped": True}
     settings = context.job.require("assess", Assess)
     drawn = Drawn(settings.documents)
-    for row in _documents(context):
+    for row in documents_left(context, "rewrite"):
+        context.check_stop()
         drawn.add(SAMPLE, row | {"rank": random_rank(row["id"], settings.seed)})
         context.progress.advance()
     for row in drawn.strata().get(SAMPLE, []):
         shard.part(SAMPLE).add(row)
     shard.commit()
     return {}
-
-
-def _documents(context: Context) -> Iterator[Json]:
-    rewritten = manifest(context.store, context.job.inputs["rewrite"])["shards"]
-    first, end = run_of(rewritten, "documents", context.index, context.job.indexes)
-    context.progress.begin(end - first, "documents")
-    for row in rows_between(context.store, rewritten, "documents", first, end):
-        context.check_stop()
-        yield row
 
 
 def _sample(context: Context, count: int) -> list[Json]:

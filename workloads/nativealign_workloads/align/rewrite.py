@@ -28,9 +28,10 @@ from nativealign_workloads.align.chunks import Piece, counter, cut, pinned_condu
 from nativealign_workloads.align.decontamination import CONTAMINATED, question_finder
 from nativealign_workloads.align.rejected import Worst, rejected_answer
 from nativealign_workloads.align.waves import Cut, answered, waves
-from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, rows_between, run_of, shard_records
+from nativealign_workloads.commit import Json, ShardCommit, commit_step, manifest, record_rows, shard_records
 from nativealign_workloads.conduct import Action, Conduct
 from nativealign_workloads.context import Context
+from nativealign_workloads.documents import documents_left
 from nativealign_workloads.engines import Engine, Reply
 from nativealign_workloads.engines.billing import billed, billed_together, usage
 from nativealign_workloads.engines.counted import billed_by
@@ -187,7 +188,7 @@ def _rewritten(context: Context, expert_journal: Journal) -> Iterator[tuple[Json
     expert = None if alone else open_expert(context, who, conduct, expert_journal, _annotated(context))
     ratio, count = settings.max_output_ratio * (1.0 if tokenizer else TOKENS_PER_WORD), counter(tokenizer)
     lineage = {"conduct": conduct_hash, "worker": context.job.inputs.get("train-worker", "").rpartition("/")[2] or None}
-    documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in _documents(context))
+    documents = (Cut(row, cut(row["id"], row["text"], chunking, count)) for row in documents_left(context, "dedup"))
     with closing(Rewriter(conduct, settings, worker, expert, ratio)) as rewriter:
 
         def rewrite(wave: list[Cut]) -> list[tuple[Json, list[Json]]]:
@@ -199,14 +200,6 @@ def _rewritten(context: Context, expert_journal: Journal) -> Iterator[tuple[Json
             for each in found:
                 context.progress.advance()
                 yield each
-
-
-def _documents(context: Context) -> Iterator[Json]:
-    """The documents of this shard: a run of all that dedup has left, whatever its shards were."""
-    upstream = manifest(context.store, context.job.inputs["dedup"])["shards"]
-    first, end = run_of(upstream, "documents", context.index, context.job.indexes)
-    context.progress.begin(end - first, "documents")
-    return rows_between(context.store, upstream, "documents", first, end)
 
 
 def _annotated(context: Context) -> Json:
