@@ -3,10 +3,12 @@
 Whatever loads or trains a model calls `import_libraries` before it imports one of them.
 """
 
+import ctypes
 import gc
 import importlib
 import logging
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +21,9 @@ NEEDED = ("torch", "transformers", "deepspeed", "accelerate")
 MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
 """What every phase with a model imports, in the end. Dynamo's first import inside DeepSpeed's zero.Init fails: that replaces the
 constructors of tensors."""
+M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -3, 32 << 20
+M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD = -1, 64 << 20
+"""mallopt(3): the values at which glibc's own adjusting ends, in bytes."""
 ASSISTANT = "sklearn"
 """Transformers imports it, where it is installed, for assisted generation, which no phase asks for."""
 
@@ -39,7 +44,7 @@ def import_libraries() -> None:
     # DeepSpeed tells its whole configuration at INFO
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
-    first = MODELS[0] not in sys.modules
+    _keep_freed_memory()
     with without_detours():
         import torch
 
@@ -47,12 +52,22 @@ def import_libraries() -> None:
             os.environ["DS_ACCELERATOR"] = "cpu"
         for name in MODELS:
             importlib.import_module(name)
-    if first:
-        gc.freeze()  # else each full collection while a model works looks through all of them
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def _keep_freed_memory() -> None:
+    """The first batch then takes no longer than the others.
+
+    A cache of keys and values grows with each token. Until glibc has raised its thresholds step by step, each larger tensor is
+    mapped anew, page by page.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
 
 
 @contextmanager
