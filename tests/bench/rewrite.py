@@ -2,7 +2,7 @@
 
 A worker is trained by the steps before, on the quickstart's corpus. The step is timed whole in this process: reading, chunking,
 prompts, generation, guards, journal, commit. The bare engine then gets the very prompts that the step asked: all of them in order
-of length, in batches of the same size, decoded and nothing more. What a process loads once is in nobody's time: the worker, which
+of length, in batches of the same size, decoded and nothing more; twice, between two turns of the step, since a machine's speed changes. What a process loads once is in nobody's time: the worker, which
 has answered once, and the model that tells languages apart.
 Prints JSON: seconds and tokens (of prompts and answers) per second of each, and the ratio.
 """
@@ -30,8 +30,6 @@ from nativealign_workloads.engines.transformers_engine import TransformersEngine
 from nativealign_workloads.text.language import identifier
 
 DOCUMENTS = 500
-TURNS = 2
-"""Step and bare engine take turns, since a machine's speed changes."""
 SIZES = {
     "cpu": {"model": {"hiddenSize": 256, "layers": 4, "attentionHeads": 4}, "batch": 64, "precision": "Float32"},
     "cuda": {"model": {"hiddenSize": 2048, "layers": 16, "attentionHeads": 16}, "batch": 256, "precision": "BFloat16"},
@@ -146,11 +144,10 @@ def main() -> None:
         manifest = manifest_of("AlignJob", "web", spec(size, folder / "corpus"))
         world = World(folder / "world").made()
         unit = phase_of_rewrite(folder, manifest, world)
-        seconds, alone, tokens = 0.0, 0.0, 0
-        for turn in range(TURNS):
-            taken, requests, replies, worker = step(folder / str(turn), unit, world.copy(folder / f"world-{turn}"))
-            seconds, alone = seconds + taken, alone + bare(worker, requests, size)
-            tokens += sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
+        seconds, requests, replies, worker = step(folder / "0", unit, world.copy(folder / "world-0"))
+        alone = bare(worker, requests, size) + bare(worker, requests, size)
+        seconds += step(folder / "1", unit, world.copy(folder / "world-1"))[0]
+        tokens = 2 * sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
     facts = {
         "device": device,
         "requests": len(requests),

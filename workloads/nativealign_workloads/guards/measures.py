@@ -1,7 +1,7 @@
 """What the guards measure. Called by `guards.check` and by assess for its statistics. Pure functions of one or two texts."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
@@ -159,13 +159,29 @@ def new_phrases(phrases: Sequence[str], origin: str, rewritten: str) -> int:
 
 def new_words(phrases: Sequence[str], origin: str, rewritten: str) -> int:
     """As new_phrases; a phrase is found too where a conjunction, a preposition or the article is written onto its first word."""
-    return sum(_has_words(rewritten, phrase) and not _has_words(origin, phrase) for phrase in map(_phrase_key, phrases))
+    found = _phrases_in(rewritten, tuple(phrases))
+    return len(found - _phrases_in(origin, tuple(phrases))) if found else 0
 
 
-def _has_words(text: str, phrase: str) -> bool:
-    first, *rest = phrase.split()
-    tokens = folded_words(text)
-    return any(first in bare_forms(token) and list(tokens[n : n + len(rest)]) == rest for n, token in enumerate(tokens, 1))
+def _phrases_in(text: str, phrases: tuple[str, ...]) -> set[tuple[str, ...]]:
+    tokens, wanted = folded_words(text), _by_first_word(phrases)
+    return {
+        (form, *rest)
+        for after, token in enumerate(tokens, 1)
+        for form in bare_forms(token)
+        for rest in wanted.get(form, ())
+        if tokens[after : after + len(rest)] == rest
+    }
+
+
+@lru_cache(maxsize=8)
+def _by_first_word(phrases: tuple[str, ...]) -> dict[str, list[tuple[str, ...]]]:
+    """First folded word of a phrase -> the words after it, of each phrase that begins so."""
+    found = defaultdict(list)
+    for phrase in phrases:
+        first, *rest = key(phrase).split()
+        found[first].append(tuple(rest))
+    return dict(found)
 
 
 def new_marks(origin: str, rewritten: str) -> int:
