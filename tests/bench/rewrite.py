@@ -2,8 +2,9 @@
 
 A worker is trained by the steps before, on the quickstart's corpus. The step is timed whole in this process: reading, chunking,
 prompts, generation, guards, journal, commit. The bare engine then gets the very prompts that the step asked: all of them in order
-of length, in batches of the same size, decoded and nothing more; twice, between two turns of the step, since a machine's speed changes. What a process loads once is in nobody's time: the worker, which
-has answered once, and the model that tells languages apart.
+of length, in batches of the same size, decoded and nothing more; twice, between two turns of the step, since a machine's speed
+changes. What a process loads once is in nobody's time: the worker, which has answered once, and the model that tells languages
+apart.
 Prints JSON: seconds and tokens (of prompts and answers) per second of each, and the ratio.
 """
 
