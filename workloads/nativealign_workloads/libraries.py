@@ -21,9 +21,9 @@ NEEDED = ("torch", "transformers", "deepspeed", "accelerate")
 MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
 """What every phase with a model imports, in the end. Dynamo's first import inside DeepSpeed's zero.Init fails: that replaces the
 constructors of tensors."""
-M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -3, 32 << 20
-M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD = -1, 64 << 20
-"""mallopt(3): the values at which glibc's own adjusting ends, in bytes."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+MALLOC_OPTIONS = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 1 << 30, M_ARENA_MAX: 1}
+"""mallopt(3): bytes, the largest that glibc allows and as much as may be kept at hand; arenas."""
 ASSISTANT = "sklearn"
 """Transformers imports it, where it is installed, for assisted generation, which no phase asks for."""
 
@@ -44,7 +44,6 @@ def import_libraries() -> None:
     # DeepSpeed tells its whole configuration at INFO
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
-    _keep_freed_memory()
     with without_detours():
         import torch
 
@@ -58,16 +57,16 @@ def import_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _keep_freed_memory() -> None:
-    """The first batch then takes no longer than the others.
+def keep_freed_memory() -> None:
+    """For a process that generates on processors, before it has threads: what glibc has freed is used again.
 
-    A cache of keys and values grows with each token. Until glibc has raised its thresholds step by step, each larger tensor is
-    mapped anew, page by page.
+    A cache of keys and values is copied into a larger one with each token. By itself glibc maps each anew, until its threshold has
+    grown step by step, and gives what a thread has freed back to the system, which then clears it page by page.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        libc.mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM_THRESHOLD)
+        for option, value in MALLOC_OPTIONS.items():
+            libc.mallopt(option, value)
 
 
 @contextmanager
