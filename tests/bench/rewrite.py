@@ -28,6 +28,7 @@ from nativealign_workloads.context import from_environment
 from nativealign_workloads.engines import transformers_engine
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.engines.transformers_engine import TransformersEngine
+from nativealign_workloads.libraries import import_libraries, keep_freed_memory
 from nativealign_workloads.text.language import identifier
 
 DOCUMENTS = 500
@@ -134,6 +135,8 @@ def bare(worker: Path, requests: list[Request], size: dict[str, Any]) -> float:
 
 
 def main() -> None:
+    keep_freed_memory()
+    import_libraries()
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

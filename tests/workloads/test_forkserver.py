@@ -15,8 +15,7 @@ from nativealign_api.resolved import ResolvedJob
 from nativealign_api.status import Pinned
 from nativealign_api.steps import Form
 from nativealign_cli.forkserver import ForkServer
-from nativealign_workloads.forkserver import libraries
-from nativealign_workloads.libraries import MODELS
+from nativealign_workloads.libraries import MODELS, libraries
 
 PROGRAM = """
 import os, sys, time

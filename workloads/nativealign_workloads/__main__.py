@@ -20,6 +20,7 @@ from nativealign_api.messages import pack
 from nativealign_api.vocabulary import ExitCode
 from nativealign_workloads.context import Context, from_environment, stop_on_sigterm
 from nativealign_workloads.errors import ConfigError, NoSpaceError, StepError, UsageError
+from nativealign_workloads.libraries import keep_freed_memory, libraries
 from nativealign_workloads.progress.server import serve
 
 PHASES = {
@@ -67,6 +68,8 @@ def main(arguments: list[str]) -> int:
     try:
         run = find_phase(arguments)
         context = from_environment(os.environ)
+        if libraries(context.job):
+            keep_freed_memory()
         stop_on_sigterm(context, partial(_give_up, context.copies))
         _serve_progress(os.environ)
         print(f"{context.name} begins", flush=True)

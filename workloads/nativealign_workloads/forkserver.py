@@ -21,35 +21,9 @@ from typing import Any
 from nativealign_api import vocabulary
 from nativealign_api.resolved import ResolvedJob
 from nativealign_workloads.__main__ import PHASES
-from nativealign_workloads.libraries import MODELS, import_libraries
+from nativealign_workloads.libraries import import_libraries, libraries
 
 Json = dict[str, Any]
-HARNESS = ("lm_eval.models.huggingface", "datasets")
-
-
-def libraries(job: ResolvedJob) -> tuple[str, ...]:
-    """Libraries that take seconds to import and that the process of this phase itself will use, on a processor."""
-    resources = job.resources
-    if resources.gpus_per_node:
-        return ()  # CUDA that was looked at before a fork is of no use after it
-    match job.step, job.phase:
-        case "train" | "train-worker", "train":
-            return () if (resources.processes_per_node or 1) > 1 else MODELS
-        case "export", "export":
-            return MODELS
-        case "rewrite", "rewrite":
-            if "train-worker" in job.inputs:
-                return () if {"vllm", "openai"} & set(job.parameters.get("rewrite", {})) else MODELS
-            return MODELS if "expert.transformers" in job.inputs else ()
-        case "annotate", "draw":
-            return MODELS if "seed.perplexityModel" in job.inputs else ()
-        case "annotate", "annotate":
-            return MODELS if "expert.transformers" in job.inputs else ()
-        case "assess", "measure":
-            return MODELS if {"assess.perplexityModel", "assess.toxicityModel"} & set(job.inputs) else ()
-        case "evaluate", "evaluate":
-            return MODELS + HARNESS
-    return ()
 
 
 def main() -> int:

@@ -15,17 +15,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+from nativealign_api.resolved import ResolvedJob
 from nativealign_workloads.errors import ConfigError
 
 NEEDED = ("torch", "transformers", "deepspeed", "accelerate")
 MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
 """What every phase with a model imports, in the end. Dynamo's first import inside DeepSpeed's zero.Init fails: that replaces the
 constructors of tensors."""
+HARNESS = ("lm_eval.models.huggingface", "datasets")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MALLOC_OPTIONS = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 1 << 30, M_ARENA_MAX: 1}
 """mallopt(3): bytes, the largest that glibc allows and as much as may be kept at hand; arenas."""
 ASSISTANT = "sklearn"
 """Transformers imports it, where it is installed, for assisted generation, which no phase asks for."""
+
+
+def libraries(job: ResolvedJob) -> tuple[str, ...]:
+    """Libraries that take seconds to import and that the process of this phase itself will use, on a processor."""
+    resources = job.resources
+    if resources.gpus_per_node:
+        return ()  # CUDA that was looked at before a fork is of no use after it
+    match job.step, job.phase:
+        case "train" | "train-worker", "train":
+            return () if (resources.processes_per_node or 1) > 1 else MODELS
+        case "export", "export":
+            return MODELS
+        case "rewrite", "rewrite":
+            if "train-worker" in job.inputs:
+                return () if {"vllm", "openai"} & set(job.parameters.get("rewrite", {})) else MODELS
+            return MODELS if "expert.transformers" in job.inputs else ()
+        case "annotate", "draw":
+            return MODELS if "seed.perplexityModel" in job.inputs else ()
+        case "annotate", "annotate":
+            return MODELS if "expert.transformers" in job.inputs else ()
+        case "assess", "measure":
+            return MODELS if {"assess.perplexityModel", "assess.toxicityModel"} & set(job.inputs) else ()
+        case "evaluate", "evaluate":
+            return MODELS + HARNESS
+    return ()
 
 
 def import_libraries() -> None:
@@ -58,7 +85,7 @@ def import_libraries() -> None:
 
 
 def keep_freed_memory() -> None:
-    """For a process that generates on processors, before it has threads: what glibc has freed is used again.
+    """For a process that computes with a model, before it has threads: what glibc has freed is used again.
 
     A cache of keys and values is copied into a larger one with each token. By itself glibc maps each anew, until its threshold has
     grown step by step, and gives what a thread has freed back to the system, which then clears it page by page.

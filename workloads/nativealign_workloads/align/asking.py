@@ -28,7 +28,6 @@ from nativealign_workloads.engines.counted import is_counted, late_usage
 from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.engines.local import LocalEngine
 from nativealign_workloads.engines.recorded import Recorded
-from nativealign_workloads.libraries import keep_freed_memory
 from nativealign_workloads.sources import model_folder
 from nativealign_workloads.store import NotFound
 
@@ -72,7 +71,6 @@ def open_local(context: Context, folder: Path, spec: TransformersSpec | VllmSpec
         return Recorded(f"vllm:{folder.name}", None, load, journal)
     from nativealign_workloads.engines.transformers_engine import TransformersEngine
 
-    keep_freed_memory()
     load = partial(TransformersEngine, folder, spec.batch_size, precision=spec.precision)
     return Recorded(f"transformers:{folder.name}", spec.batch_size, load, journal)
 
