@@ -1,4 +1,4 @@
-"""torch, transformers and DeepSpeed, imported once per process; without detours, which are a third of the time.
+"""torch, transformers and DeepSpeed: which phases need them, imported once per process without detours, and memory kept for them.
 
 Whatever loads or trains a model calls `import_libraries` before it imports one of them.
 """
@@ -25,7 +25,7 @@ constructors of tensors."""
 HARNESS = ("lm_eval.models.huggingface", "datasets")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MALLOC_OPTIONS = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 1 << 30, M_ARENA_MAX: 1}
-"""mallopt(3): bytes, the largest that glibc allows and as much as may be kept at hand; arenas."""
+"""mallopt(3). What is smaller than 32 MiB, the most that glibc takes, is not mapped by itself; 1 GiB may lie freed; one arena for all."""
 ASSISTANT = "sklearn"
 """Transformers imports it, where it is installed, for assisted generation, which no phase asks for."""
 
@@ -98,7 +98,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def without_detours() -> Iterator[None]:
-    """Nobody looks for garbage, which imports do not make, and scikit-learn is not found."""
+    """Nobody looks for garbage, which imports do not make, and scikit-learn is not found: a third of the time."""
     collecting, hidden = gc.isenabled(), ASSISTANT not in sys.modules
     gc.disable()
     sys.modules.setdefault(ASSISTANT, None)  # type: ignore[arg-type]
