@@ -25,7 +25,7 @@ constructors of tensors."""
 HARNESS = ("lm_eval.models.huggingface", "datasets")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MALLOC_OPTIONS = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 1 << 30, M_ARENA_MAX: 1}
-"""mallopt(3). What is smaller than 32 MiB, the most that glibc takes, is not mapped by itself; 1 GiB may lie freed; one arena for all."""
+"""mallopt(3). What is smaller than 32 MiB, the most that glibc takes, is not mapped by itself; 1 GiB may lie freed; one arena."""
 ASSISTANT = "sklearn"
 """Transformers imports it, where it is installed, for assisted generation, which no phase asks for."""
 
