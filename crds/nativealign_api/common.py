@@ -234,7 +234,7 @@ class RateLimits(Model):
     """What an endpoint may be asked for."""
 
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 8
-    """Requests in flight."""
+    """Requests in flight. An eighth more than a server's slots keeps them all in use."""
     requests_per_minute: Annotated[Count, Field(ge=1)] | None = None
     """Limit of requests in any minute."""
     tokens_per_minute: Annotated[Count, Field(ge=1)] | None = None
