@@ -1,12 +1,18 @@
 """What two writers of one shard ask an endpoint is billed once, whatever of it stood when the shard was committed."""
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nativealign_workloads.align.asking import add_late_usage
 from nativealign_workloads.engines.billing import billed_together, usage
 from nativealign_workloads.engines.counted import is_counted, late_usage
+from nativealign_workloads.store import LocalStore, ObjectInfo
 
 Json = dict[str, Any]
 WRITERS = ("w-1", "w-2")
@@ -50,3 +56,24 @@ def test_the_record_and_what_came_late_are_the_whole_bill(drawn: list[tuple[int,
     late = [(name, entry) for name, entry in every if not is_counted(facts, name)]
     assert late == every[stood:]
     assert usage([facts["usage"], late_usage(facts, [entry for _, entry in late])]) == usage([billed(every)])
+
+
+class StaleStore(LocalStore):
+    """Its first listing lacks what was written last."""
+
+    listings = 0
+
+    def list(self, prefix: str, *, with_etag: bool = False) -> Iterator[ObjectInfo]:
+        self.listings += 1
+        every = sorted(super().list(prefix, with_etag=with_etag), key=lambda info: info.key)
+        return iter(every[:-1] if self.listings == 1 else every)
+
+
+def test_what_a_stale_listing_leaves_out_is_in_the_bill_too(tmp_path: Path) -> None:
+    every = entries([(0, False), (1, False), (1, True)])
+    records = [{"facts": record(every[:1])}]
+    store = StaleStore(tmp_path)
+    for name, entry in every:
+        store.create(f"step/rewrite/answers/00000/expert/{name}", json.dumps(entry).encode())
+    add_late_usage(SimpleNamespace(store=store, prefix="step"), "rewrite", records)  # type: ignore[arg-type]
+    assert records[0]["facts"]["usage"] == usage([billed(every)])

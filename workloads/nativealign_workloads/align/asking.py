@@ -29,7 +29,7 @@ from nativealign_workloads.engines.journal import Journal
 from nativealign_workloads.engines.local import LocalEngine
 from nativealign_workloads.engines.recorded import Recorded
 from nativealign_workloads.sources import model_folder
-from nativealign_workloads.store import NotFound
+from nativealign_workloads.store import NotFound, ObjectStore
 
 if TYPE_CHECKING:
     from nativealign_workloads.engines.openai_endpoint import Endpoint
@@ -166,13 +166,21 @@ def clear_answers(context: Context) -> None:
 def add_late_usage(context: Context, phase: str, records: list[Json]) -> None:
     """Adds to the usage of each shard's record what was asked for the shard after the record stood."""
     late, folder = defaultdict[int, list[Json]](list), f"{context.prefix}/{phase}/answers/"
-    for info in context.store.list(folder):
-        shard = int(info.key.removeprefix(folder).partition("/")[0])
-        if _is_late(records[shard]["facts"], info.key):
-            late[shard].append(read_json(context.store, info.key))
+    for key in sorted(_listed_again(context.store, folder)):
+        shard = int(key.removeprefix(folder).partition("/")[0])
+        if _is_late(records[shard]["facts"], key):
+            late[shard].append(read_json(context.store, key))
     for shard, entries in late.items():
         facts = records[shard]["facts"]
         facts["usage"] = usage([facts["usage"], late_usage(facts, entries)])
+
+
+def _listed_again(store: ObjectStore, prefix: str) -> set[str]:
+    """Keys, listed until a listing brings no new one: what a stale listing leaves out would be missing in the bill."""
+    found = {info.key for info in store.list(prefix)}
+    while new := {info.key for info in store.list(prefix)} - found:
+        found |= new
+    return found
 
 
 def _is_late(facts: Json, key: str) -> bool:
