@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.control_plane import ControlPlane, cluster
 from tests.cluster.s3 import S3Server, s3_server
 from tests.control_plane.kubelet import TestKubelet, kubelet
-from tests.control_plane.site import Operator, Site, make_namespace, running_operator
+from tests.control_plane.site import HANDED_OVER, KILLED, Operator, Site, make_namespace, running_operator
 
 HERE = Path(__file__).parent
 
@@ -49,5 +49,6 @@ def site(plane: ControlPlane, s3: S3Server, node: TestKubelet) -> Site:
 @pytest.fixture(scope="session")
 def operator(plane: ControlPlane, s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """One operator for all tests that leave it alone."""
-    with running_operator(plane, s3, tmp_path_factory.mktemp("operator")) as running:
+    folder = tmp_path_factory.mktemp("operator")
+    with running_operator(plane, s3, folder, excluded_namespaces=f"{KILLED},{HANDED_OVER}") as running:
         yield running

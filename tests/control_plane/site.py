@@ -31,6 +31,8 @@ T = TypeVar("T")
 WAIT_SECONDS = 1500.0
 LOOK_SECONDS = 0.2
 SECRET = "s3"
+KILLED, HANDED_OVER = "killed", "handed-over"
+"""Namespaces of tests that start operators of their own."""
 IMAGE = "registry.example/workloads:test"
 preload([main.__module__])
 
@@ -132,10 +134,11 @@ def poll(look: Callable[[], T | None], what: str, seconds: float, told: Callable
     raise AssertionError(f"no {what} after {seconds:.0f} s:\n{told()}")
 
 
-def make_namespace(plane: ControlPlane, s3: S3Server) -> str:
+def make_namespace(plane: ControlPlane, s3: S3Server, name: str = "") -> str:
     """A namespace under the restricted Pod Security Standard, with the store's keys in a Secret."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "team-", "labels": labels}}
+    metadata = {"name": name} if name else {"generateName": "team-"}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {**metadata, "labels": labels}}
     status, found = plane.request("POST", "/api/v1/namespaces", body)
     assert status == 201, found
     name = str(found["metadata"]["name"])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.site import WAIT_SECONDS, Operator, Site, poll, start_operator
+from tests.control_plane.kubelet import TestKubelet
+from tests.control_plane.site import HANDED_OVER, KILLED, WAIT_SECONDS, Operator, Site, make_namespace, poll, start_operator
 from tests.control_plane.test_operator_lives import align
 
 
@@ -125,14 +126,14 @@ def test_the_same_manifest_again_changes_nothing(site: Site, shared: Operator) -
     assert (site.get("AlignJob", "web") or {})["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
 
 
-# The operator itself
+# The operator itself, in a namespace that the shared one leaves alone
 
 
-@pytest.mark.usefixtures("node")
 def test_an_operator_that_is_killed_again_and_again_does_everything_once(
-    site: Site, plane: ControlPlane, s3: S3Server, tmp_path: Path
+    plane: ControlPlane, node: TestKubelet, s3: S3Server, tmp_path: Path
 ) -> None:
     """It watches this namespace alone, under a Lease of its own."""
+    site = Site(plane, node, s3, make_namespace(plane, s3, KILLED))
     settings = {"watch_namespaces": site.namespace, "lease_name": site.namespace, "lease_seconds": "3", "identity": "killed"}
     site.apply("AlignJob", "web", align(site))
     uids: dict[str, set[str]] = {}
@@ -154,10 +155,10 @@ def test_an_operator_that_is_killed_again_and_again_does_everything_once(
     assert len(uids) == len(site.jobs()) == 13
 
 
-@pytest.mark.usefixtures("node")
 def test_only_the_holder_of_the_lease_works_and_a_stop_hands_over(
-    site: Site, plane: ControlPlane, s3: S3Server, tmp_path: Path
+    plane: ControlPlane, node: TestKubelet, s3: S3Server, tmp_path: Path
 ) -> None:
+    site = Site(plane, node, s3, make_namespace(plane, s3, HANDED_OVER))
     settings = {"watch_namespaces": site.namespace, "lease_name": site.namespace, "lease_seconds": "60"}
     first = start_operator(plane, s3, tmp_path / "first", identity="first", **settings)
     lease = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{site.namespace}"
