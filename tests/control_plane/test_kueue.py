@@ -36,7 +36,7 @@ class Stage:
     folder: Path
 
     def site(self, namespace: str = "") -> Site:
-        return Site(self.plane, self.pods, self.s3, namespace or make_namespace(self.plane, self.s3))
+        return Site(self.plane, self.pods, self.s3, make_namespace(self.plane, self.s3, namespace))
 
 
 @pytest.fixture(scope="module")
@@ -261,9 +261,8 @@ def test_a_sharded_step_starts_with_the_pods_that_there_is_quota_for(site: Site)
 
 
 def test_the_documented_queues_give_each_step_its_nodes(theatre: Stage) -> None:
-    theatre.plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": "team-a"}})
-    apply(theatre.plane, example())
     site = theatre.site("team-a")
+    apply(theatre.plane, example())
     site.apply("PretrainJob", "web", gang(resources={"cpu": "1"}, trainResources={"nodes": 2, "gpusPerNode": 8, "cpu": "1"}))
     assert site.finished("PretrainJob", "web", 60)["state"] == "Complete", site.told()
     templates = {name: (site.get("Job", name) or {})["spec"]["template"]["spec"] for name in workloads(site)}
@@ -323,7 +322,6 @@ def test_a_kueue_that_is_away_is_told(theatre: Stage, site: Site) -> None:
 
 def test_where_nothing_starts_without_a_queue_short_jobs_have_their_own(theatre: Stage, tmp_path: Path) -> None:
     """manageJobsWithoutQueueName: without such a queue a look-up waits for ever, and says so."""
-    theatre.plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": STRICT}})
     site, plain = theatre.site(STRICT), theatre.site()
     make_queue(site, 2)
     make_queue(plain, 2)
