@@ -19,13 +19,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.kubelet import LIVING, NODE, STRATEGIC, bind, path_of_pod, remove, rest
+from tests.control_plane.kubelet import AWAY, NODE, STRATEGIC, bind, living, path_of_pod, remove, rest
 from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
 from tests.control_plane.site import WAIT_SECONDS, poll, start_operator
 from tests.world import World, world
@@ -132,9 +131,9 @@ class PlayedPods(threading.Thread):
         while not self._stop_it.is_set():
             began = time.monotonic()
             try:
-                for pod in api.request("GET", LIVING)[1]["items"]:
+                for pod in living(api) or []:
                     self._attend(api, pod)
-            except (OSError, HTTPException):
+            except AWAY:
                 api.connection.close()
             rest(began)
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from http.client import HTTPException
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,12 +32,18 @@ from nativealign_workloads.__main__ import PHASES, main
 Json = dict[str, Any]
 NODE = "test-node"
 LOOK_SECONDS = 0.2
-LIVING = "/api/v1/pods?fieldSelector=status.phase!%3DSucceeded,status.phase!%3DFailed"
-"""Pods that have not ended."""
+AWAY = (ConnectionError, TimeoutError, SSLError, HTTPException, json.JSONDecodeError)
+"""What a request raises while the apiserver is away; one that has just begun also answers in plain text."""
 STRATEGIC = "application/strategic-merge-patch+json"
 COMMAND = ["python", "-m", "nativealign_workloads"]
 preload(f"nativealign_workloads.{target.partition(':')[0]}" for target in PHASES.values())
 preload(["minio", "pyarrow.parquet", "rensa", "scipy.sparse.csgraph"])
+
+
+def living(api: ControlPlane) -> list[Json] | None:
+    """Pods that have not ended; None while the apiserver, which has just begun, does not answer with them."""
+    status, listed = api.request("GET", "/api/v1/pods?fieldSelector=status.phase!%3DSucceeded,status.phase!%3DFailed")
+    return list(listed["items"]) if status == HTTPStatus.OK else None
 
 
 def rest(began: float) -> None:
@@ -92,7 +99,7 @@ class TestKubelet:
             began = time.monotonic()
             try:
                 self._look(api)
-            except (ConnectionError, TimeoutError, SSLError, HTTPException):  # the apiserver is away
+            except AWAY:
                 api.connection.close()
             rest(began)
         for running in self.running.values():
@@ -103,10 +110,10 @@ class TestKubelet:
         self._stop.set()
 
     def _look(self, api: ControlPlane) -> None:
-        status, listed = api.request("GET", LIVING)
-        if status != 200:
+        found = living(api)
+        if found is None:
             return
-        pods = {pod["metadata"]["uid"]: pod for pod in listed["items"]}
+        pods = {pod["metadata"]["uid"]: pod for pod in found}
         for uid, pod in pods.items():
             if uid not in self.running and pod["status"]["phase"] == "Pending":
                 self._start(api, pod)
