@@ -22,7 +22,6 @@ FROZEN_SECONDS = 120
 """Longer than a start of the ranks takes on a busy machine; no progress is told in it."""
 GANG = TRAINING | {
     "base": {"fromConfig": TINY},
-    "mix": [{"alignJob": "web"}],
     "sequenceLength": 64,
     "tokens": "100k",
     "globalBatch": 4,
@@ -43,11 +42,10 @@ def apply(team: Team, kind: str, name: str, spec: Json) -> None:
 
 @pytest.fixture
 def corpus(team: Team, tmp_path: Path) -> Json:
-    """An AlignJob's spec for 120 documents, as far as they are cleaned, deduplicated and rewritten by rules."""
+    """Of 120 documents."""
     make_corpus(tmp_path / "corpus", 120)
     team.upload(team.namespace, tmp_path / "corpus")
-    corpora = [{"name": "web", "uri": f"s3://nativealign/{team.namespace}/"}]
-    return RULES | {"corpora": corpora, "sharding": {"shards": 1}, "nodeLostAfterSeconds": LOST_SECONDS}
+    return {"name": "web", "uri": f"s3://nativealign/{team.namespace}/"}
 
 
 def running(team: Team) -> dict[str, Json]:
@@ -74,9 +72,7 @@ def test_a_gang_with_a_stopped_rank_and_then_a_lost_node_trains_to_the_end(
     """Two pods find each other by the headless Service's name. First the second one's rank is stopped, so that the first waits for
     it; in the next attempt their kubelet is killed, until the operator has given them up and made a third.
     """
-    apply(team, "AlignJob", "web", corpus)
-    apply(team, "PretrainJob", "web", GANG)
-    assert team.wait("alignjob/web")["status"]["state"] == "Complete", admin.told(team.namespace)
+    apply(team, "PretrainJob", "web", GANG | {"mix": [{"corpus": corpus}]})
     wait(lambda: has_checkpoint(team, "pretrainjob/web"), "checkpoint")
     assert signal_processes(is_second_rank, signal.SIGSTOP)
     wait(lambda: running_jobs(team).count("pj-web-train-train-1") == 2, "second attempt")
@@ -96,7 +92,8 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     The apiserver is killed: one that is asked to stop takes itself out of its Service, by which pods reach it, and kube-proxy needs
     up to 30 s to put it back.
     """
-    apply(team, "AlignJob", "web", corpus)
+    by_rules = RULES | {"corpora": [corpus], "sharding": {"shards": 1}, "nodeLostAfterSeconds": LOST_SECONDS}
+    apply(team, "AlignJob", "web", by_rules)
     wait(lambda: bool(running(team)), "pod")
     before = running(team)
     service = (admin.get("service/kubernetes", "-n", "default")["spec"]["clusterIP"], 443)
@@ -110,21 +107,22 @@ def test_operator_killed_and_apiserver_gone(node: Cluster, team: Team, corpus: J
     apiserver.start()
     node.plane.wait_until_ready()
     back = time.monotonic()
-    apply(team, "AlignJob", "later", corpus)
+    apply(team, "AlignJob", "later", by_rules)
     wait_for(lambda: answers(service), "Service of the apiserver", seconds=WAIT_SECONDS)
     served = time.monotonic()
     wait_for(
         lambda: "aj-later-inspect-list-0" in team.admin.kubectl("get", "jobs", "-n", team.namespace),
-        "operator",
+        "first child",
         seconds=WAIT_SECONDS,
     )
     child = time.monotonic()
     print(f"first child of a new job {child - back:.1f} s after the apiserver, {child - served:.1f} s after its Service")
+    team.member.kubectl("delete", "alignjob/later", "-n", team.namespace)
     assert team.wait("alignjob/web")["status"]["state"] == "Complete", admin.told(team.namespace)
-    assert team.wait("alignjob/later")["status"]["state"] == "Complete", admin.told(team.namespace)
     after = {pod["metadata"]["uid"]: pod["status"] for pod in team.admin.get("pods", "-n", team.namespace)["items"]}
     assert all(after[uid]["phase"] == "Succeeded" for uid in before)
-    assert not [uid for uid, status in after.items() if status["containerStatuses"][0]["restartCount"]]
+    containers = [container for status in after.values() for container in status.get("containerStatuses", [])]
+    assert not any(container["restartCount"] for container in containers)
 
 
 def answers(address: tuple[str, int]) -> bool:
