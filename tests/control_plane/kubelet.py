@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
 from http.client import HTTPException
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -43,7 +42,7 @@ preload(["minio", "pyarrow.parquet", "rensa", "scipy.sparse.csgraph"])
 def living(api: ControlPlane) -> list[Json] | None:
     """Pods that have not ended; None while the apiserver, which has just begun, does not answer with them."""
     status, listed = api.request("GET", "/api/v1/pods?fieldSelector=status.phase!%3DSucceeded,status.phase!%3DFailed")
-    return list(listed["items"]) if status == HTTPStatus.OK else None
+    return list(listed["items"]) if status == 200 else None
 
 
 def rest(began: float) -> None:
