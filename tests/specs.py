@@ -34,7 +34,7 @@ STORE = {
     "endpoint": "https://minio.storage:9000",
     "region": "eu-central-1",
     "credentialsSecret": {"name": "minio"},
-    "caBundle": {"name": "certificates", "key": "ca.crt"},
+    "caBundle": {"name": "openshift-service-ca.crt", "key": "service-ca.crt"},
 }
 COMMON = {
     "store": STORE,

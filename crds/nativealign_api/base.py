@@ -163,6 +163,12 @@ Dollars = Annotated[Decimal, BeforeValidator(parse_dollars), IntOrString(DOLLARS
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 """A DNS label (RFC 1123)."""
 
+ObjectName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253),
+]
+"""A DNS subdomain (RFC 1123), as Secrets, ConfigMaps and classes may be named."""
+
 Uri = Annotated[
     str,
     StringConstraints(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?|(file://)?[^\s:][^\n:]*)$", max_length=1024),

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from nativealign_api.base import Count, Dollars, Endpoint, Model, Name, Operational, Percent, Rule, Uri
+from nativealign_api.base import Count, Dollars, Endpoint, Model, Name, ObjectName, Operational, Percent, Rule, Uri
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
 """A Kubernetes resource quantity: 500m, 8, 64Gi."""
@@ -19,7 +19,7 @@ ENVIRONMENT_PATTERN = r"^(NCCL_|UCX_|FI_|GLOO_|TORCH_NCCL_)[A-Z0-9_]+$|^(HTTP_PR
 class SecretReference(Model):
     """A Secret in the job's own namespace."""
 
-    name: Name
+    name: ObjectName
     """Name of the Secret."""
 
 
@@ -33,7 +33,7 @@ class SecretKeyReference(SecretReference):
 class ConfigMapKeyReference(Model):
     """One key of a ConfigMap in the job's own namespace."""
 
-    name: Name
+    name: ObjectName
     """Name of the ConfigMap."""
     key: Annotated[str, StringConstraints(min_length=1, max_length=253)]
     """Key inside the ConfigMap."""
@@ -74,7 +74,7 @@ class Scratch(Model):
 
     size: Bytes = "20Gi"
     """Size limit."""
-    storage_class_name: Name | None = None
+    storage_class_name: ObjectName | None = None
     """Storage class of an ephemeral volume claim; without it the node's own disk (emptyDir)."""
 
 
@@ -105,13 +105,13 @@ class Resources(Model):
     """Taints that the pods tolerate."""
     node_selector: dict[str, str] = Field(default={}, max_length=16)
     """Labels that a node must have."""
-    priority_class_name: Name | None = None
+    priority_class_name: ObjectName | None = None
     """Priority class of the pods."""
-    runtime_class_name: Name | None = None
+    runtime_class_name: ObjectName | None = None
     """Runtime class of the pods."""
     scratch: Scratch = Scratch()
     """Local disk."""
-    model_cache_claim: Name | None = None
+    model_cache_claim: ObjectName | None = None
     """Persistent volume claim where models are kept between pods."""
     environment: dict[str, Annotated[str, StringConstraints(max_length=512)]] = Field(default={}, max_length=32)
     """Variables for the collective libraries and proxies: NCCL_*, TORCH_NCCL_*, UCX_*, FI_*, GLOO_*, HTTP(S)_PROXY, NO_PROXY."""
@@ -409,7 +409,7 @@ class JobSpec(Model):
     """Workload image; default: the installation's."""
     image_pull_secrets: Annotated[list[SecretReference], Operational, Field(max_length=8)] = []
     """Secrets to pull the image with."""
-    service_account_name: Annotated[Name | None, Operational] = None
+    service_account_name: Annotated[ObjectName | None, Operational] = None
     """Service account of the pods, for workload identity; without it no token is mounted."""
     ttl_seconds_after_finished: Annotated[int | None, Operational, Field(ge=0, le=31_536_000)] = None
     """When the finished Jobs and pods are removed, in seconds; the object itself stays."""

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from nativealign_api.kinds import KINDS
 from nativealign_api.status import JobStatus
 from nativealign_operator.cache import Key
 
@@ -17,6 +18,8 @@ class Metrics:
             "nativealign_reconcile_seconds", "Time of one reconcile, in seconds.", ["kind"], buckets=BUCKETS, registry=registry
         )
         self.errors = Counter("nativealign_reconcile_errors", "Reconciles that failed.", ["kind"], registry=registry)
+        for kind in KINDS:  # a counter that begins with its first error has no increase by it
+            self.errors.labels(kind)
         self.queue = Gauge("nativealign_queue_depth", "Jobs that are due and wait for a worker.", registry=registry)
         self.leader = Gauge("nativealign_leader", "1 where this replica holds the Lease.", registry=registry)
         self.restarts = Counter("nativealign_watch_restarts", "Times that the watches were started again.", registry=registry)

@@ -247,6 +247,7 @@ class Reconciler:
         if status.dump() != before:
             value = await self._write_status(key, value, status)
             await self._tell(key, value, Event("Warning", "InvalidSpec", problems))
+        self._metrics.count(key, status)
         return None
 
     def _due(self, key: Key, decision: Decision, seen: Seen) -> float | None:

@@ -23,7 +23,7 @@ STORE: Json = {
     "prefix": "team/one",
     "endpoint": "https://minio.storage:9000",
     "existingSecret": "s3",
-    "caBundle": {"name": "ca"},
+    "caBundle": {"name": "kube-root-ca.crt"},
 }
 DEV_STORE: Json = {"enabled": True, "image": "registry.example/versitygw:v1.8.0", "existingSecret": "s3"}
 
@@ -32,7 +32,9 @@ MATRIX: dict[str, Json] = {
     "scoped": SCOPED,
     "scoped-with-crds": {"scope": {"namespaces": ["team-a"]}},
     "store": {"store": STORE},
-    "digests": {"image": {"operator": {"digest": DIGEST}, "workloads": {"tag": "gpu"}, "pullSecrets": [{"name": "pull"}]}},
+    "digests": {
+        "image": {"operator": {"digest": DIGEST}, "workloads": {"tag": "gpu"}, "pullSecrets": [{"name": "registry.example"}]}
+    },
     "monitored": {"monitoring": MONITORED},
     "monitored-scoped": {"monitoring": MONITORED, **SCOPED},
     "dev-store": {"devStore": DEV_STORE, "store": {"existingSecret": "s3"}},

@@ -37,8 +37,9 @@ def counted(errors: str, reconciled: str) -> dict[str, str]:
     }
 
 
-def queued(depth: str, reconciled: str, leads: str = "1x30") -> dict[str, str]:
+def queued(depth: str, reconciled: str, leads: str = "1x30", errors: str = "0x30") -> dict[str, str]:
     return {
+        'nativealign_reconcile_errors_total{POD=a,kind="AlignJob"}': errors,
         "nativealign_queue_depth{POD=a}": depth,
         'nativealign_reconcile_seconds_count{POD=a,kind="AlignJob"}': reconciled,
         "nativealign_leader{POD=a}": leads,
@@ -51,6 +52,7 @@ def failed(numbers: str) -> str:
 
 HERE: Json = {"namespace": "system"}
 ALIGN = {"kind": "AlignJob"}
+STUCK = "3 jobs are due; no reconcile has succeeded for 10 minutes."
 CASES = [
     Case("OperatorDown", "nobody is scraped", 6, {}, {}),
     Case("OperatorDown", "all are down", 6, {"up{POD=a}": "0x10", "up{POD=b}": "0x10"}, {}),
@@ -59,7 +61,9 @@ CASES = [
     Case("NoLeader", "all stand by", 6, {"nativealign_leader{POD=a}": "0x10", "nativealign_leader{POD=b}": "0x10"}, HERE),
     Case("NoLeader", "one leads", 6, {"nativealign_leader{POD=a}": "0x10", "nativealign_leader{POD=b}": "1x10"}),
     Case("NoLeader", "a short change", 6, {"nativealign_leader{POD=a}": "1x3 0x10"}),
-    Case("QueueStuck", "nothing is done", 11, queued("3x30", "7x30"), HERE, "3 jobs are due; none was looked at for 10 minutes."),
+    Case("QueueStuck", "nothing is done", 11, queued("3x30", "7x30"), HERE, STUCK),
+    Case("QueueStuck", "all that is done fails", 20, queued("3x30", "7+50x30", errors="2+50x30"), HERE, STUCK),
+    Case("QueueStuck", "most of what is done fails", 20, queued("3x30", "7+50x30", errors="2+49x30")),
     Case("QueueStuck", "many, and they are worked on", 11, queued("900x30", "0+50x30")),
     Case("QueueStuck", "not for long", 11, queued("0x5 3x30", "7x30")),
     Case("QueueStuck", "nothing waits", 11, queued("0x30", "7x30")),

@@ -106,6 +106,19 @@ def test_every_pod_runs_under_the_restricted_standard() -> None:
             assert {"requests", "limits"} <= container["resources"].keys()
 
 
+def test_every_pod_of_the_operators_image_may_pull_it() -> None:
+    secrets = [{"name": "registry.example"}]
+    found = pods({"devStore": DEV_STORE, "image": {"pullSecrets": secrets}})
+    assert [pod["imagePullSecrets"] for pod in found] == [secrets] * 3
+
+
+def test_helm_test_runs_where_the_operator_does() -> None:
+    placed: dict[str, Any] = {"nodeSelector": {"pool": "system"}, "tolerations": [{"key": "control", "operator": "Exists"}]}
+    operator, test = pods({"operator": placed})
+    assert placed.items() <= operator.items()
+    assert placed.items() <= test.items()
+
+
 def test_only_the_operator_has_a_token() -> None:
     assert sorted(pod["automountServiceAccountToken"] for pod in pods({"devStore": DEV_STORE})) == [False, False, True]
 

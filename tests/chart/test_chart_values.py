@@ -22,7 +22,7 @@ def test_every_value_has_a_comment() -> None:
 def test_the_schema_knows_every_value_and_no_other() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     _compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, schema["$defs"], "values")
-    assert schema["properties"].keys() - yaml.safe_load((CHART / "values.yaml").read_text()).keys() == {"global"}
+    assert schema["properties"].keys() - yaml.safe_load((CHART / "values.yaml").read_text()).keys() == {"global", "enabled"}
 
 
 def _compare(values: Any, schema: dict[str, Any], named: dict[str, Any], path: str) -> None:
@@ -82,7 +82,7 @@ def test_store_scope_and_images_reach_the_operator() -> None:
         "endpoint": "https://minio.storage:9000",
         "region": "us-east-1",
         "credentialsSecret": {"name": "s3"},
-        "caBundle": {"name": "ca", "key": "ca.crt"},
+        "caBundle": {"name": "kube-root-ca.crt", "key": "ca.crt"},
     }
     assert settings.watch_namespaces == ("team-a", "team-b")
     assert settings.image == "ghcr.io/nativealign/workloads:gpu"

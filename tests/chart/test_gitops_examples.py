@@ -24,9 +24,19 @@ def test_argo_cd_gets_the_charts_health_script_for_every_kind() -> None:
     assert config["data"] == {f"resource.customizations.health.nativealign.dev_{kind}": script for kind in kinds}
 
 
+def test_what_flux_brings_is_there_and_depends_on_what_it_brings() -> None:
+    brought = [part for path in (EXAMPLES / "flux").glob("*.yaml") for part in documents(path.read_text())]
+    parts = of_kind(brought, "Kustomization")
+    assert all(list((EXAMPLES / part["spec"]["path"]).glob("*.yaml")) for part in parts)
+    names = {part["metadata"]["name"] for part in parts}
+    assert {needed["name"] for part in parts for needed in part["spec"].get("dependsOn", [])} <= names
+    sources = {(part["kind"], part["metadata"]["name"]) for part in brought}
+    assert {(source["kind"], source["name"]) for part in parts for source in [part["spec"]["sourceRef"]]} <= sources
+
+
 def test_the_chart_takes_the_examples_values() -> None:
     (application, _) = of_kind(documents((EXAMPLES / "argocd" / "applications.yaml").read_text()), "Application")
-    (release,) = of_kind(documents((EXAMPLES / "flux" / "nativealign.yaml").read_text()), "HelmRelease")
+    (release,) = documents((EXAMPLES / "release" / "nativealign.yaml").read_text())
     values = application["spec"]["source"]["helm"]["valuesObject"]
     assert release["spec"]["values"] == values
     assert objects(values)

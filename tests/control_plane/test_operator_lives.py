@@ -1,11 +1,16 @@
 """Jobs on a real control plane: the operator as a process, pods that run the real steps against a real S3 server."""
 
 import json
+import urllib.request
 from typing import Any
 
 import pytest
 from tests.control_plane.site import Operator, Site
 from tests.workloads.desk import jsonl, texts
+
+from nativealign_api.kinds import KINDS
+from nativealign_api.vocabulary import GROUP
+from nativealign_operator.paths import path_of
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -57,3 +62,33 @@ def test_a_mistake_ends_with_its_cause(site: Site) -> None:
     ready = next(c for c in status["conditions"] if c["type"] == "Ready")
     assert (status["state"], ready["status"], ready["reason"]) == ("Failed", "False", "InputEmpty"), json.dumps(status)
     assert "nothing/*.jsonl" in ready["message"]
+
+
+def test_a_spec_that_an_older_schema_took_is_invalid_and_counted(site: Site, operator: Operator) -> None:
+    """The schema is loose until the job is there."""
+
+    def counted() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/metrics", timeout=30) as answer:
+            return 'nativealign_jobs{kind="AlignJob",state="Invalid"} 1.0' in answer.read().decode()
+
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{KINDS['AlignJob'].plural}.{GROUP}"
+    shards = "spec/properties/sharding/properties/shards"
+
+    def may_be(least: int) -> None:
+        place = f"/spec/versions/0/schema/openAPIV3Schema/properties/{shards}/minimum"
+        change = [{"op": "replace", "path": place, "value": least}]
+        code, told = site.plane.request("PATCH", path, change, form="application/json-patch+json")
+        assert code == 200, told
+
+    manifest = site.manifest("AlignJob", "web", align(site) | {"sharding": {"shards": -1}})
+    may_be(-1)
+    try:
+        site.wait(
+            lambda: site.plane.request("POST", path_of("AlignJob", site.namespace), manifest)[0] == 201, "the loosened schema"
+        )
+    finally:
+        may_be(1)
+    site.reaches("AlignJob", "web", "Invalid", "InvalidSpec")
+    site.wait(counted, "metric")
+    site.delete("AlignJob", "web")
+    site.wait(lambda: not counted(), "end of the metric")
