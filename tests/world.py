@@ -94,6 +94,7 @@ class World:
             before = (self.status.dump(), list(self.jobs))
             decision = self.look()
             if before == (self.status.dump(), list(self.jobs)):
+                assert decision.requeue is None or decision.requeue > self.now, "an operator would do nothing but look again"
                 return decision
         raise AssertionError("it never settles")
 

@@ -102,7 +102,7 @@ class Pinned(StatusModel):
     step_versions: dict[str, int] = {}
     """Version of each step at the start."""
     images: dict[str, str] = {}
-    """Reference of each container image that was asked for at the start; what ran stands in `steps[].images`."""
+    """The installation's container images at the start, for a job that names none; what ran stands in `steps[].images`."""
     store: PinnedStore | None = None
     """The installation's store at the start, for a job that names none."""
 

@@ -126,7 +126,7 @@ def _start(seen: Seen, decision: Decision, settings: RenderSettings) -> None:
     status = decision.status
     status.start_time = stamp(seen.now)
     status.pinned.upstream = {name: _pin(seen, name) for name in references(seen.job)}
-    status.pinned.images = {WORKLOAD: seen.job.spec.image or settings.image}
+    status.pinned.images = {WORKLOAD: settings.image}
     if settings.store and not seen.job.spec.store:
         status.pinned.store = PinnedStore.model_validate(settings.store.model_dump())
     status.steps = [StepStatus(name=INSPECT, attempt=_first_attempt(seen, INSPECT))]
@@ -448,7 +448,7 @@ def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> Non
     if some:
         message = f"{some} of {child.parallelism} pods have started{f'; {cause[1]}' if cause else ''}"
     late = seen.now >= deadline and child.succeeded == 0
-    if not late:
+    if seen.now < deadline:
         decision.again(deadline)
     if own is None:
         decision.again(seen.now + timedelta(seconds=EVENTS_SECONDS))

@@ -65,6 +65,7 @@ class Leading:
             self._health.ready = False
             raise
         self._health.ready = True
+        self._metrics.keep_only(self._cache.keys(KINDS))
         stop = asyncio.Event()
         tasks: list[Coroutine[Any, Any, None]] = [
             shell.watch(self._cache, self._notice, self._settings, stop, self._take_signals),
@@ -115,6 +116,7 @@ class Leading:
                 continue
             self._metrics.queue.set(len(self._queue))
             await self._reconcile(key)
+            await asyncio.sleep(0)  # a reconcile may wait for nothing, and the Lease must be renewed
 
     async def _reconcile(self, key: Key) -> None:
         """One key. An error is this key's alone: it comes again, later each time."""

@@ -1,5 +1,7 @@
 """What the operator says of itself at `/metrics` (Prometheus). Names are the public interface of dashboards and alerts."""
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nativealign_api.kinds import KINDS
@@ -45,6 +47,11 @@ class Metrics:
         """The job is gone."""
         state, _ = self._known.pop(key, ("", None))
         self._move(key, state, "")
+
+    def keep_only(self, keys: Iterable[Key]) -> None:
+        """Others were deleted while nobody watched."""
+        for key in self._known.keys() - set(keys):
+            self.forget(key)
 
     def clear(self) -> None:
         """This replica leads no more: the jobs are another's to count."""

@@ -131,12 +131,14 @@ def _compute(resources: Resources) -> Json:
 
 
 def _placement(resources: Resources, node_lost_after: int) -> Json:
-    """The pods of a node that is lost are given up when the job says, not after the cluster's own five minutes."""
-    tolerations = [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations]
-    tolerations += [
+    """The pods of a node that is lost are given up when the job says, not after the cluster's own five minutes. Of several
+    tolerations of a taint the first counts: one for everything would tolerate a lost node for ever.
+    """
+    tolerations: list[Json] = [
         {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": node_lost_after}
         for taint in ("not-ready", "unreachable")
     ]
+    tolerations += [entry.model_dump(by_alias=True, exclude_none=True) for entry in resources.tolerations]
     placement = {
         "nodeSelector": dict(sorted(resources.node_selector.items())),
         "tolerations": tolerations,

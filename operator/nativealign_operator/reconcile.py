@@ -17,7 +17,7 @@ from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.cache import Cache, Json, Key
 from nativealign_operator.cluster import ApiError, Cluster
-from nativealign_operator.conditions import say, stamp
+from nativealign_operator.conditions import finished, say, stamp
 from nativealign_operator.decide import CHILD_REFUSED, NAME_CONFLICT, Decision, Event, decide, ready_reason
 from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
@@ -115,9 +115,9 @@ class Reconciler:
             selector = f"kueue.x-k8s.io/job-uid={held.uid}"
             async for page in self._cluster.pages(path_of("Workload", namespace), selector):
                 return next((read_queue(workload) for workload in page["items"]), None)
-        except ApiError as error:
+        except ApiError as error:  # a reason to wait is a courtesy
             if error.code not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
-                raise
+                log.warning("what Kueue says of %s/%s is not known: %s", namespace, held.name, error)
         return None
 
     async def _trouble(self, namespace: str, children: list[Child]) -> tuple[str, str] | None:
@@ -130,7 +130,7 @@ class Reconciler:
             return trouble([event async for page in pages for event in page["items"]])
         except ApiError as error:
             if error.code != HTTPStatus.FORBIDDEN:
-                raise
+                log.warning("events about %s in %s are not known: %s", uid, namespace, error)
         return None
 
     async def _stranger(self, namespace: str, job: JobObject, items: list[Json]) -> Stranger | None:
@@ -198,13 +198,14 @@ class Reconciler:
         return None
 
     def _refuse(self, key: Key, decision: Decision, why: str, code: int) -> None:
-        """Remembers a refusal, for the status to tell; an event where it is news."""
+        """Remembers a refusal, for the status to tell; an event where it is news. Its words may be others each time."""
         # quota or policy may give way; a value that no Job may have must be changed
         refused = "Stalled" if code == HTTPStatus.UNPROCESSABLE_ENTITY else "Waiting", why
-        news = self._refused.get(key) != refused
+        before = self._refused.get(key)
         self._refused[key] = refused
-        decision.events += [Event("Warning", CHILD_REFUSED, why)] if news else []
-        decision.again(self._clock() + timedelta(seconds=0 if news else REFUSED_SECONDS))
+        decision.events += [Event("Warning", CHILD_REFUSED, why)] if before != refused else []
+        at_once = before is None or before[0] != refused[0]
+        decision.again(self._clock() + timedelta(seconds=0 if at_once else REFUSED_SECONDS))
 
     async def _delete(self, namespace: str, child: Child) -> None:
         """What was made for it, then the Job with its pods: as long as that is there it can be told what else is."""
@@ -238,12 +239,13 @@ class Reconciler:
             log.warning("event of %s/%s not written: %s", key.namespace, key.name, error)
 
     async def _invalid(self, key: Key, value: Json, error: ValidationError) -> float | None:
-        """A spec that the schema let through, or that an older version of it did."""
+        """A spec that the schema let through, or that an older version of it did. What has ended stays as it ended."""
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
         status = JobStatus.model_validate(value.get("status") or {})
         before = status.dump()
-        status.observed_generation = value["metadata"].get("generation")
-        say(status, "Invalid", "InvalidSpec", problems, self._clock())
+        if not finished(status):
+            status.observed_generation = value["metadata"].get("generation")
+            say(status, "Invalid", "InvalidSpec", problems, self._clock())
         if status.dump() != before:
             value = await self._write_status(key, value, status)
             await self._tell(key, value, Event("Warning", "InvalidSpec", problems))

@@ -426,6 +426,22 @@ def test_a_pod_that_cannot_start_is_told_at_once_and_stalls_the_job_after_its_de
     assert (seen.status.state, truths(seen.status)["Stalled"]) == ("Running", "False")
 
 
+def test_a_sharded_phase_that_waits_for_its_next_pod_is_no_reason_to_look_again_and_again() -> None:
+    """Some of its shards are done, and it has run for longer than a pod may take to start."""
+    seen = world(spec=ALIGN | {"deadlines": {"startSeconds": 60}, "sharding": {"shards": 2}})
+    while "clean-filter" not in (seen.created or [""])[-1]:
+        if seen.created:
+            seen.complete(seen.words(seen.current, {}, []))
+        seen.settle()
+    seen.jobs[seen.current]["status"]["succeeded"] = 1
+    seen.pend("ImagePullBackOff", "later")
+    for _ in range(3):
+        seen.wait(61)
+        decision = seen.settle()
+        assert decision.requeue is None
+    assert (seen.status.state, ready(seen.status)[0]) == ("Waiting", "ImagePullBackOff")
+
+
 @pytest.mark.parametrize("reason", ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"])
 def test_a_cause_that_only_events_tell_is_told_and_stalls_the_job_until_it_is_gone(reason: str) -> None:
     """A pod whose volume cannot be mounted, or without a network, stays ContainerCreating."""
@@ -765,7 +781,26 @@ def test_operational_fields_take_effect_at_the_next_child() -> None:
     seen.job.spec = seen.job.spec.model_copy(update={"parallelism": 3, "image": "registry.example/other"})
     seen.settle()
     assert seen.jobs[seen.current]["spec"]["parallelism"] == 3
-    assert seen.jobs[seen.current]["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/other"
+    assert _image(seen) == "registry.example/other"
+    seen.job.spec = seen.job.spec.model_copy(update={"image": None})
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    assert _image(seen) == SETTINGS.image
+
+
+def test_an_image_that_was_named_at_the_start_and_is_taken_back_counts_no_more() -> None:
+    seen = world()
+    seen.job.spec = seen.job.spec.model_copy(update={"image": "registry.example/typo"})
+    seen.settle()
+    assert _image(seen) == "registry.example/typo"
+    seen.job.spec = seen.job.spec.model_copy(update={"image": None})
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    assert _image(seen) == SETTINGS.image
+
+
+def _image(seen: World) -> str:
+    return str(seen.jobs[seen.current]["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
 def test_an_upgraded_operator_keeps_the_image_and_the_store_of_a_run() -> None:

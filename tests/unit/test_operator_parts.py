@@ -190,6 +190,16 @@ def test_jobs_are_counted_by_kind_and_state_and_steps_once() -> None:
     assert sample(metrics, "nativealign_jobs", kind="AlignJob", state="Complete") == 0
 
 
+def test_a_job_that_was_deleted_while_nobody_watched_is_not_counted() -> None:
+    metrics, kept, gone = Metrics(), Key("AlignJob", "n", "kept"), Key("AlignJob", "n", "gone")
+    for key in (kept, gone):
+        metrics.count(key, JobStatus(state="Stalled"))
+    metrics.keep_only([kept])
+    assert sample(metrics, "nativealign_jobs", kind="AlignJob", state="Stalled") == 1
+    metrics.forget(kept)
+    assert sample(metrics, "nativealign_jobs", kind="AlignJob", state="Stalled") == 0
+
+
 def test_a_new_leader_counts_jobs_but_not_the_steps_of_others() -> None:
     metrics = Metrics()
     metrics.count(Key("AlignJob", "n", "web"), JobStatus(state="Complete", steps=[StepStatus(name="clean", state="Committed")]))

@@ -64,6 +64,8 @@ def test_the_images_that_ran_are_named_by_digest_with_their_steps() -> None:
     page = _text(job)
     assert "image asked for registry.example/workloads:1" in page
     assert f"image of clean registry.example/workloads@sha256:{'a' * 64}" in page
+    named = _text(replace(job, spec=job.spec | {"image": "registry.example/own:2"}))
+    assert "image asked for registry.example/own:2" in named
 
 
 def test_corpus_text_and_names_stay_text() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from nativealign_api.plan import step_prefix
-from nativealign_api.status import JobStatus, StepStatus
+from nativealign_api.status import StepStatus
 from nativealign_workloads.engines.billing import usage
 from nativealign_workloads.report import wording
 from nativealign_workloads.report.gather import Job
@@ -133,18 +133,19 @@ def lineage(job: Job) -> Json:
         "upstream": [
             (name, sorted((k, v) for k, v in steps.items() if k != "uid")) for name, steps in sorted(pinned.upstream.items())
         ],
-        "images": _images(job.status),
+        "images": _images(job),
         "conduct": job.conduct.get("name"),
     }
 
 
-def _images(status: JobStatus) -> list[tuple[str, str]]:
-    """The image that was asked for, and by digest those that ran, with their steps."""
+def _images(job: Job) -> list[tuple[str, str]]:
+    """The image that is asked for, and by digest those that ran, with their steps."""
     ran: dict[str, list[str]] = {}
-    for step in status.steps:
+    for step in job.status.steps:
         for image in step.images:
             ran.setdefault(image, []).append(step.name)
-    asked = [("asked for", image) for image in status.pinned.images.values()]
+    named = [job.spec["image"]] if job.spec.get("image") else job.status.pinned.images.values()
+    asked = [("asked for", image) for image in named]
     return asked + [(f"of {', '.join(steps)}", image) for image, steps in ran.items()]
 
 
