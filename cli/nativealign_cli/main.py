@@ -28,7 +28,7 @@ class Output(StrEnum):
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-out, err = Console(), Console(stderr=True)
+out, err = Console(emoji=False), Console(emoji=False, stderr=True)
 
 Manifests = Annotated[
     list[Path], typer.Argument(help="YAML files with AlignJob, PretrainJob and EvalJob objects.", show_default=False)

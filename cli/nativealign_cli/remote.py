@@ -5,12 +5,14 @@ Asks for no more than get and list of the three kinds, Jobs, pods, events, and p
 
 import asyncio
 import json
+import os
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_kube_config
@@ -82,11 +84,22 @@ async def connected(context: str | None, namespace: str) -> AsyncIterator[Remote
     """The cluster of the user's kubeconfig."""
     configuration = Configuration()
     try:
-        await load_kube_config(context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except (ConfigException, OSError) as error:
+        await load_kube_config(  # type: ignore[no-untyped-call]
+            context=context or _current_context(), client_configuration=configuration
+        )
+        client = ApiClient(configuration)
+    # the library lets through whatever a file with a mistake makes it stumble over
+    except (ConfigException, OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Refused(f"no cluster: {error}; set KUBECONFIG, or leave -n out for jobs of this machine") from None
-    async with ApiClient(configuration) as client:
+    async with client:
         yield Remote(Cluster(client), namespace)
+
+
+def _current_context() -> str | None:
+    """Of several files the first that names one counts, as for kubectl; the library would take the last."""
+    paths = [Path(path) for path in os.environ.get("KUBECONFIG", "").split(os.pathsep) if path]
+    contents = (yaml.safe_load(path.read_text()) for path in paths if path.is_file())
+    return next((content["current-context"] for content in contents if content.get("current-context")), None)
 
 
 def ask(work: Coroutine[Any, Any, int], err: Console) -> int:
@@ -117,7 +130,7 @@ async def show_status(context: str | None, namespace: str, name: str | None, out
 async def wait(context: str | None, namespace: str, name: str, seconds: float | None, out: Console) -> int:
     """Returns once the job has ended: 0 complete, 1 a gate did not pass, 70 failed; 75 where the time is over before."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + seconds if seconds else float("inf")
+    deadline = float("inf") if seconds is None else clock() + seconds
     async with connected(context, namespace) as remote:
         while True:
             job = await remote.find(name)

@@ -55,8 +55,8 @@ ADVICE = {
 }
 """What to do, by reason of a condition, a pod or an event."""
 FINAL = "A job that has failed stays so: mend the cause, delete the object and create it again; what is committed is used again"
-WORTH_TELLING = TROUBLES | {"ChildRefused", "FailedScheduling", "NodeNotReady", "TaintManagerEviction", "Evicted"}
-"""Reasons of events."""
+WORTH_TELLING = TROUBLES | {"FailedScheduling", "NodeNotReady", "TaintManagerEviction", "Evicted"}
+"""Reasons of events. A refusal is told by the job's own condition for as long as it lasts."""
 
 
 async def examine(context: str | None, namespace: str, name: str | None, out: Console) -> int:

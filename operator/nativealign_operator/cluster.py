@@ -99,7 +99,11 @@ class Cluster:
         query: dict[str, str] | None = None,
         form: str = JSON,
     ) -> Json:
-        value: Json = json.loads(await self._send(method, _with_query(path, query or {}), body, form))
+        text = await self._send(method, _with_query(path, query or {}), body, form)
+        try:
+            value: Json = json.loads(text)
+        except ValueError:
+            raise ApiError(0, "NoJson", f"{method} {path}: the answer is no JSON but {text[:200]!r}") from None
         return value
 
     async def _send(self, method: str, resource: str, body: Json | None, form: str) -> str:

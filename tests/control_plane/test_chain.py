@@ -73,6 +73,34 @@ def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path
     assert (code, "nobody is unknown in namespace" in told) == (66, True), told
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("", "no cluster"), ("{clusters: [", "no cluster"), ("just text", "no cluster")],
+)
+def test_a_kubeconfig_with_a_mistake_is_one_line(content: str, told: str, tmp_path: Path) -> None:
+    """And no exit code that `wait` has for an outcome."""
+    (tmp_path / "config").write_text(content)
+    environment = {"KUBECONFIG": str(tmp_path / "config"), "PATH": os.environ["PATH"]}
+    done = nativealign_on_cluster("wait", "aj/web", "-n", "team", cwd=tmp_path, environment=environment)
+    assert (done.returncode, "Traceback" in done.stderr) == (66, False), done.stderr
+    assert done.stderr.startswith(told)
+
+
+def test_of_several_kubeconfigs_the_first_says_which_cluster(site: Site, tmp_path: Path) -> None:
+    other = {
+        "current-context": "other",
+        "clusters": [{"name": "other", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "contexts": [{"name": "other", "context": {"cluster": "other", "user": "other"}}],
+        "users": [{"name": "other", "user": {"token": "none"}}],
+    }
+    (tmp_path / "other").write_text(json.dumps(other))
+    files = [str(site.plane.kubeconfig), str(tmp_path / "other")]
+    for order, code in ((files, 0), (files[::-1], 69)):
+        environment = {"KUBECONFIG": os.pathsep.join(order), "PATH": os.environ["PATH"]}
+        done = nativealign_on_cluster("status", "-n", site.namespace, cwd=tmp_path, environment=environment)
+        assert done.returncode == code, done.stderr
+
+
 def test_a_cluster_that_cannot_be_reached_is_one_line(site: Site) -> None:
     nowhere = site.kubelet.folder / "nowhere"
     nowhere.write_text((site.plane.kubeconfig).read_text().replace("https://127.0.0.1:", "https://127.0.0.1:1"))

@@ -48,13 +48,15 @@ def assert_mended(desk: Desk) -> None:
     [
         (f"{HEAD}{BODY}  paralelism: 4\n", "job.yaml:7: spec.paralelism: unknown field. Did you mean parallelism?"),
         (f"{HEAD}{BODY}  parallelism: four\n", "job.yaml:7: spec.parallelism: 'four': input should be a valid integer"),
+        # some terminals' libraries make a picture of `:100:`
+        ("#\n" * 93 + f"{HEAD}{BODY}  parallelism: four\n", "job.yaml:100: spec.parallelism: 'four'"),
         (f"{HEAD}{BODY}  dedup: {{mode: [Exact\n", "job.yaml:8: not YAML: "),
         (f"{HEAD}{BODY}---\n{HEAD}{BODY}", "metadata.name: AlignJob/web is given twice"),
         (HEAD + BODY.replace("corpus/", "gs://bucket/web"), 'job.yaml:5: spec.corpora[0].uri: "gs://bucket/web"'),
         ("# nothing yet\n", "job.yaml:1: holds no object"),
         (b"metadata: {name: caf\xe9}\n", "job.yaml:1: is not UTF-8 at byte 20"),
     ],
-    ids=["unknown-field", "wrong-type", "syntax", "twice", "uri", "no-object", "not-utf8"],
+    ids=["unknown-field", "wrong-type", "line-100", "syntax", "twice", "uri", "no-object", "not-utf8"],
 )
 def test_a_mistake_in_a_manifest_is_told_before_anything_runs(tmp_path: Path, text: str | bytes, message: str) -> None:
     desk = Desk(tmp_path, tmp_path / "store")
