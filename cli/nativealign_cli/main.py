@@ -28,7 +28,9 @@ class Output(StrEnum):
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-out, err = Console(emoji=False), Console(emoji=False, stderr=True)
+WIDE = 1000
+"""Columns of a table that goes to no terminal: nothing is cut."""
+out, err = Console(emoji=False, width=None if sys.stdout.isatty() else WIDE), Console(emoji=False, stderr=True)
 
 Manifests = Annotated[
     list[Path], typer.Argument(help="YAML files with AlignJob, PretrainJob and EvalJob objects.", show_default=False)

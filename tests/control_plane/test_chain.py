@@ -27,7 +27,7 @@ EVALUATE = {"model": {"pretrainJob": "web"}, "heldOut": {"alignJob": "web"}}
 def command(site: Site, *arguments: str) -> tuple[int, str]:
     """The command line as a user of the namespace has it, with the store's keys in the environment."""
     keys = {"AWS_ACCESS_KEY_ID": site.s3.access_key, "AWS_SECRET_ACCESS_KEY": site.s3.secret_key}
-    environment = {"KUBECONFIG": str(site.plane.kubeconfig), "COLUMNS": "200", **keys}
+    environment = {"KUBECONFIG": str(site.plane.kubeconfig), **keys}
     done = nativealign_on_cluster(*arguments, "-n", site.namespace, cwd=site.kubelet.folder, environment=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr

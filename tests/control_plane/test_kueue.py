@@ -155,7 +155,7 @@ def occupy(site: Site) -> None:
 
 
 def doctor(site: Site, name: str) -> tuple[int, str]:
-    environment = {"KUBECONFIG": str(site.plane.kubeconfig), "COLUMNS": "200"}
+    environment = {"KUBECONFIG": str(site.plane.kubeconfig)}
     done = nativealign_on_cluster("doctor", name, "-n", site.namespace, cwd=site.plane.kubeconfig.parent, environment=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
