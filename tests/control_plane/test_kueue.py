@@ -344,7 +344,7 @@ def test_where_nothing_starts_without_a_queue_short_jobs_have_their_own(theatre:
                 "ej-second-report-commit-0": "short",
             }
         plain.apply("EvalJob", "web", evaluation())
-        plain.reaches("EvalJob", "web", "Queued", seconds=30)
+        plain.reaches("EvalJob", "web", "Queued", "Inadmissible", seconds=30)
         code, told = doctor(plain, "web")
         assert (code, "kueue.shortQueue" in told) == (78, True), told
     finally:
