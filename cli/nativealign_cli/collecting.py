@@ -1,7 +1,5 @@
 """`nativealign gc`: gathers what jobs name, here or on a cluster, and has the workloads look for what nobody names."""
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from nativealign_api.in_use import UNKNOWN, names_file
 from nativealign_api.kinds import KINDS, JobObject
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.state import Home
+from nativealign_cli.workloads import run_module
 
 
 def collect_here(home: Home, store: str | None, hours: float, delete: bool, err: Console) -> int:
@@ -24,7 +23,7 @@ def collect_here(home: Home, store: str | None, hours: float, delete: bool, err:
             except ValidationError as error:
                 err.print(f"{run.folder} does not fit this version: {error.errors()[0]['msg']}; {UNKNOWN}", highlight=False)
                 return ExitCode.CONFIG
-        return sweep(jobs, store or str(home.store.resolve()), hours, delete)
+        return sweep(jobs, store or str(home.store.resolve()), hours, delete, err)
 
 
 async def collect_on_cluster(
@@ -43,14 +42,13 @@ async def collect_on_cluster(
         except Unreadable as error:
             err.print(f"{error}; {UNKNOWN}", highlight=False, soft_wrap=True, markup=False)
             return ExitCode.CONFIG
-    return sweep(jobs, store, hours, delete)
+    return sweep(jobs, store, hours, delete, err)
 
 
-def sweep(jobs: list[JobObject], store: str, hours: float, delete: bool) -> int:
+def sweep(jobs: list[JobObject], store: str, hours: float, delete: bool, err: Console) -> int:
     """Runs the workloads' part; its output is the command's."""
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "names.json"
         names.write_text(names_file(jobs))
-        command = [sys.executable, "-m", "nativealign_workloads.gc", "--store", store, "--names", str(names)]
-        command += ["--min-age-hours", str(hours), *(["--delete"] if delete else [])]
-        return subprocess.run(command, check=False).returncode
+        how = ["--min-age-hours", str(hours), *(["--delete"] if delete else [])]
+        return run_module("gc", store, "--names", names, *how, err=err)

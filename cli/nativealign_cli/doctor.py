@@ -1,6 +1,5 @@
 """`nativealign doctor`: what is wrong with this machine, or with one job, and what to do about it."""
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -16,19 +15,10 @@ from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.inspecting import find_one
 from nativealign_cli.process import TRY
 from nativealign_cli.state import Home, Run
+from nativealign_cli.workloads import PACKAGES, is_installed
 
 LOG_LINES = 15
 MINIMUM_DISK = 5_000_000_000
-
-PACKAGES = {
-    "torch": "workloads-cpu",
-    "transformers": "workloads-cpu",
-    "deepspeed": "workloads-cpu",
-    "lm_eval": "workloads-cpu",
-    "rensa": "workloads-cpu",
-    "jinja2": "report",
-    "kopf": "operator",
-}
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ def _machine(home: Home) -> Iterator[Finding]:
         sys.version_info >= (3, 11), f"Python {version}", "" if sys.version_info >= (3, 11) else "nativealign needs 3.11 or newer"
     )
     for package, extra in PACKAGES.items():
-        present = importlib.util.find_spec(package) is not None
+        present = is_installed(package)
         optional = extra == "operator"
         yield Finding(
             present or optional,

@@ -1,8 +1,6 @@
 """`nativealign status`, `logs`, `report`, `explain` and `download`: what local runs left behind."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich.table import Table
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.state import Home, Run
+from nativealign_cli.workloads import ask_module, run_module
 
 FOLLOW_SECONDS = 0.5
 ENDED = ("Complete", "Failed", "GateFailed", "Suspended")
@@ -112,32 +111,17 @@ def _show_new(path: Path, shown: dict[Path, int], out: Console) -> None:
         new = file.read()
     shown[path] = shown.get(path, 0) + len(new)
     for line in new.decode(errors="replace").splitlines():
-        out.print(f"[{path.stem}] {line}", highlight=False, markup=False, soft_wrap=True)
-
-
-def run_workloads(module: str, store: str | None, *arguments: str, err: Console) -> tuple[int, str]:
-    """(exit code, output) of a module that reads a store; its complaints go to `err`."""
-    done = subprocess.run(_command(module, store, *arguments), capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip() or f"{module} ended with {done.returncode}"
-        err.print(said, highlight=False, markup=False, soft_wrap=True)
-    return done.returncode, done.stdout
-
-
-def run_download(store: str | None, record: Path, folder: Path, worker: bool) -> int:
-    """Downloads a job's result, or its worker, with a bar on the terminal; returns the exit code."""
-    arguments = [*(["--worker"] if worker else []), str(record), str(folder)]
-    return subprocess.run(_command("download", store, *arguments), check=False).returncode
-
-
-def _command(module: str, store: str | None, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"nativealign_workloads.{module}", *(["--store", store] if store else []), *arguments]
+        out.file.write(f"[{path.stem}] {line}\n")
+    out.file.flush()
 
 
 def download(home: Home, name: str, folder: Path, worker: bool, store: str | None, err: Console) -> int:
     """The result of a job, or its worker, as a plain folder."""
     run = find_one(home, name, err)
-    return ExitCode.NO_INPUT if run is None else run_download(*_location(home, run, store), folder, worker)
+    if run is None:
+        return ExitCode.NO_INPUT
+    location, record = _location(home, run, store)
+    return run_module("download", location, *(["--worker"] if worker else []), record, folder, err=err)
 
 
 def explain(home: Home, name: str, document: str, store: str | None, out: Console, err: Console) -> int:
@@ -146,8 +130,8 @@ def explain(home: Home, name: str, document: str, store: str | None, out: Consol
     if run is None:
         return ExitCode.NO_INPUT
     location, record = _location(home, run, store)
-    code, told = run_workloads("explain", location, str(record), document, err=err)
-    out.print(told, highlight=False, soft_wrap=True, markup=False, end="")
+    code, told = ask_module("explain", location, record, document, err=err)
+    out.file.write(told)
     return code
 
 

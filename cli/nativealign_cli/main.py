@@ -131,7 +131,7 @@ def logs(
 ) -> None:
     """Print what the processes of a job said."""
     if namespace:
-        raise typer.Exit(_on_cluster(lambda remote: remote.show_logs(context, namespace, name, step, follow, out)))
+        raise typer.Exit(_on_cluster(lambda remote: remote.show_logs(context, namespace, name, step, follow, out, err)))
     from nativealign_cli.inspecting import show_logs
 
     raise typer.Exit(show_logs(Home(home), name, step, follow, out, err))
@@ -145,7 +145,7 @@ def wait(
     context: ContextOption = None,
 ) -> None:
     """Wait until a job of a cluster has ended: 0 complete, 1 a gate did not pass, 70 failed, 75 not ended in time."""
-    raise typer.Exit(_on_cluster(lambda remote: remote.wait(context, namespace, name, timeout, out)))
+    raise typer.Exit(_on_cluster(lambda remote: remote.wait(context, namespace, name, timeout, out, err)))
 
 
 @app.command()
@@ -193,7 +193,7 @@ def download(
 ) -> None:
     """Write a job's result as a folder: an AlignJob's dataset, with views and a card, or its worker; a PretrainJob's model."""
     if namespace:
-        raise typer.Exit(_on_cluster(lambda remote: remote.download(context, namespace, name, folder, worker, store)))
+        raise typer.Exit(_on_cluster(lambda remote: remote.download(context, namespace, name, folder, worker, store, err)))
     from nativealign_cli.inspecting import download
 
     raise typer.Exit(download(Home(home), name, folder, worker, store, err))

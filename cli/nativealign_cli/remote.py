@@ -7,8 +7,9 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from rich.console import Console
 from nativealign_api.kinds import KINDS
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL_STEP, ExitCode
-from nativealign_cli.inspecting import jobs_table, print_job, print_records, run_download, run_workloads
+from nativealign_cli.inspecting import jobs_table, print_job, print_records
 from nativealign_cli.names import fits
 from nativealign_cli.pod_logs import PodLog
+from nativealign_cli.workloads import ask_module, run_module
 from nativealign_operator.cluster import ApiError, Cluster, Json
 from nativealign_operator.conditions import finished
 from nativealign_operator.paths import path_of
@@ -85,7 +87,7 @@ async def connected(context: str | None, namespace: str) -> AsyncIterator[Remote
     configuration = Configuration()
     try:
         await load_kube_config(  # type: ignore[no-untyped-call]
-            context=context or _current_context(), client_configuration=configuration
+            os.environ.get("KUBECONFIG") or None, context=context or _current_context(), client_configuration=configuration
         )
         client = ApiClient(configuration)
     # the library lets through whatever a file with a mistake makes it stumble over
@@ -109,7 +111,8 @@ def ask(work: Coroutine[Any, Any, int], err: Console) -> int:
     except Refused as error:
         code, message = ExitCode.NO_INPUT, str(error)
     except ApiError as error:
-        code = {0: ExitCode.UNAVAILABLE, 401: ExitCode.NO_PERMISSION, 403: ExitCode.NO_PERMISSION}.get(error.code, ExitCode.CONFIG)
+        refused = error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+        code = ExitCode.NO_PERMISSION if refused else ExitCode.UNAVAILABLE if _is_passing(error) else ExitCode.CONFIG
         message = f"the cluster says: {error.message or error.reason}"
     err.print(message, highlight=False, soft_wrap=True, markup=False)
     return code
@@ -127,38 +130,80 @@ async def show_status(context: str | None, namespace: str, name: str | None, out
     return ExitCode.OK
 
 
-async def wait(context: str | None, namespace: str, name: str, seconds: float | None, out: Console) -> int:
+async def wait(context: str | None, namespace: str, name: str, seconds: float | None, out: Console, err: Console) -> int:
     """Returns once the job has ended: 0 complete, 1 a gate did not pass, 70 failed; 75 where the time is over before."""
     clock = asyncio.get_running_loop().time
     deadline = float("inf") if seconds is None else clock() + seconds
-    async with connected(context, namespace) as remote:
-        while True:
-            job = await remote.find(name)
-            status = status_of(job)
-            if finished(status):
-                out.print(f"{reference(job)}: {told(status)}", highlight=False, soft_wrap=True, markup=False)
-                return {"Complete": 0, "GateFailed": 1}.get(status.state, ExitCode.SOFTWARE)
-            if clock() >= deadline:
-                out.print(f"{reference(job)} is still {status.state}", highlight=False, soft_wrap=True, markup=False)
-                return ExitCode.TEMPORARY
-            await asyncio.sleep(WAIT_SECONDS)
+
+    async def look(remote: Remote) -> int | None:
+        job = await remote.find(name)
+        status = status_of(job)
+        if finished(status):
+            out.print(f"{reference(job)}: {told(status)}", highlight=False, soft_wrap=True, markup=False)
+            return {"Complete": 0, "GateFailed": 1}.get(status.state, ExitCode.SOFTWARE)
+        if clock() < deadline:
+            return None
+        out.print(f"{reference(job)} is still {status.state}", highlight=False, soft_wrap=True, markup=False)
+        return ExitCode.TEMPORARY
+
+    return await poll(context, namespace, look, WAIT_SECONDS, deadline, err)
 
 
-async def show_logs(context: str | None, namespace: str, name: str, step: str | None, follow: bool, out: Console) -> int:
+async def show_logs(
+    context: str | None, namespace: str, name: str, step: str | None, follow: bool, out: Console, err: Console
+) -> int:
     """What the pods of a job said, each line under its pod; with `follow` until the job ends."""
     logs: dict[str, PodLog] = {}
-    async with connected(context, namespace) as remote:
-        while True:
-            job = await remote.find(name)
-            ended = finished(status_of(job))
-            _check_step(job, step)
-            for pod in await remote.children(job, "Pod", step):
-                log = logs.setdefault(pod["metadata"]["uid"], PodLog())
-                for line in await log.read(remote.cluster, remote.namespace, pod):
-                    out.print(f"[{pod['metadata']['name']}] {line}", highlight=False, markup=False, soft_wrap=True)
-            if not follow or ended:
-                return ExitCode.OK
-            await asyncio.sleep(FOLLOW_SECONDS)
+
+    async def look(remote: Remote) -> int | None:
+        job = await remote.find(name)
+        ended = finished(status_of(job))
+        _check_step(job, step)
+        for pod in await remote.children(job, "Pod", step):
+            log = logs.setdefault(pod["metadata"]["uid"], PodLog())
+            for line in await log.read(remote.cluster, remote.namespace, pod):
+                out.file.write(f"[{pod['metadata']['name']}] {line}\n")
+        out.file.flush()
+        return None if follow and not ended else ExitCode.OK
+
+    return await poll(context, namespace, look, FOLLOW_SECONDS, float("inf"), err)
+
+
+async def poll(
+    context: str | None,
+    namespace: str,
+    look: Callable[[Remote], Coroutine[Any, Any, int | None]],
+    pause: float,
+    deadline: float,
+    err: Console,
+) -> int:
+    """Looks until there is an exit code. A cluster that has answered once may fail until the deadline, by the loop's clock, and a
+    token may expire: the kubeconfig is loaded anew, with what its plugin gives. Raises ApiError otherwise.
+    """
+    answered, said = False, ""
+    while True:
+        try:
+            async with connected(context, namespace) as remote:
+                while True:
+                    code = await look(remote)
+                    answered = True
+                    if code is not None:
+                        return code
+                    await asyncio.sleep(pause)
+        except ApiError as error:
+            expired = error.code == HTTPStatus.UNAUTHORIZED
+            if not answered or not (expired or _is_passing(error)) or asyncio.get_running_loop().time() >= deadline:
+                raise
+            answered = not expired
+            if not expired and error.message != said:
+                said = error.message
+                err.print(f"the cluster says: {said}; trying again", highlight=False, soft_wrap=True, markup=False)
+        await asyncio.sleep(pause)
+
+
+def _is_passing(error: ApiError) -> bool:
+    """No answer, too many requests, or a server's own failure."""
+    return error.code in (0, HTTPStatus.TOO_MANY_REQUESTS) or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _check_step(job: Json, step: str | None) -> None:
@@ -173,7 +218,7 @@ async def make_report(context: str | None, namespace: str, name: str, store: str
         job = await remote.find(name)
     output = Path(f"{job['metadata']['name']}-{job['kind'].lower()}.html")
     with recorded(job) as record:
-        code, _ = run_workloads("report", store, "--output", str(output), str(record), err=err)
+        code, _ = ask_module("report", store, "--output", output, record, err=err)
     if code == ExitCode.OK:
         out.print(str(output), highlight=False, soft_wrap=True, markup=False)
     return code
@@ -186,17 +231,19 @@ async def explain(
     async with connected(context, namespace) as remote:
         job = await remote.find(name)
     with recorded(job) as record:
-        code, told = run_workloads("explain", store, str(record), document, err=err)
-    out.print(told, highlight=False, soft_wrap=True, markup=False, end="")
+        code, told = ask_module("explain", store, record, document, err=err)
+    out.file.write(told)
     return code
 
 
-async def download(context: str | None, namespace: str, name: str, folder: Path, worker: bool, store: str | None) -> int:
+async def download(
+    context: str | None, namespace: str, name: str, folder: Path, worker: bool, store: str | None, err: Console
+) -> int:
     """The result of a job, or its worker, as a plain folder, from the store, which the user must be able to read."""
     async with connected(context, namespace) as remote:
         job = await remote.find(name)
     with recorded(job) as record:
-        return run_download(store, record, folder, worker)
+        return run_module("download", store, *(["--worker"] if worker else []), record, folder, err=err)
 
 
 @contextmanager
