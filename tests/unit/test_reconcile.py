@@ -1,0 +1,140 @@
+"""What a reconcile does about an apiserver that refuses, fails, or shows a spec that cannot be read."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.world import ALIGN, SETTINGS, START
+
+from nativealign_api.vocabulary import API_VERSION
+from nativealign_operator.cache import Cache, Key
+from nativealign_operator.cluster import ApiError
+from nativealign_operator.conditions import stamp
+from nativealign_operator.metrics import Metrics
+from nativealign_operator.progress import ProgressBoard
+from nativealign_operator.reconcile import REFUSED_SECONDS, Reconciler
+
+Json = dict[str, Any]
+KEY = Key("AlignJob", "team", "web")
+OVERLOADED = ApiError(503, "ServiceUnavailable", "etcd leader changed")
+
+
+@dataclass
+class Apiserver:
+    """Keeps no more than what a reconcile asks for, and fails on purpose: it takes the place of `Cluster`."""
+
+    spec: Json = field(default_factory=lambda: ALIGN)
+    """Of the one job."""
+    refusals: Iterator[str] = field(default_factory=lambda: iter(()))
+    """Why Jobs are refused, one after the other."""
+    failing: str = ""
+    """Lists of this resource fail."""
+    statuses: list[Json] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    versions: Iterator[int] = field(default_factory=lambda: itertools.count(2))
+
+    async def pages(self, path: str, label_selector: str = "", field_selector: str = "") -> AsyncIterator[Json]:
+        self.asked.append(path.rpartition("/")[2])
+        if self.asked[-1] == self.failing:
+            raise OVERLOADED
+        yield {"metadata": {}, "items": []}
+
+    async def get(self, path: str) -> Json:
+        raise ApiError(404, "NotFound", path)
+
+    async def create(self, path: str, value: Json) -> Json:
+        if value["kind"] == "Event":
+            self.events.append(value["reason"])
+        if value["kind"] == "Job" and (why := next(self.refusals, "")):
+            raise ApiError(403, "Forbidden", why)
+        made = {"uid": f"uid-{value['kind']}", "creationTimestamp": stamp(START), "resourceVersion": str(next(self.versions))}
+        return value | {"metadata": value["metadata"] | made, "status": {}}
+
+    async def apply_status(self, path: str, value: Json) -> Json:
+        self.statuses.append(value["status"])
+        version = {"resourceVersion": str(next(self.versions)), "generation": 1}
+        return value | {"metadata": value["metadata"] | version, "spec": self.spec}
+
+
+@dataclass
+class Theatre:
+    """One job, the apiserver, and the clock."""
+
+    server: Apiserver
+    cache: Cache = field(default_factory=Cache)
+    metrics: Metrics = field(default_factory=Metrics)
+    now: datetime = START
+
+    def __post_init__(self) -> None:
+        board = ProgressBoard(lambda: self.now)
+        self.reconciler = Reconciler(
+            self.server,  # type: ignore[arg-type]
+            self.cache,
+            board,
+            self.metrics,
+            SETTINGS,
+            lambda *_: None,
+            lambda: self.now,
+        )
+
+    def put(self, status: Json | None = None) -> None:
+        metadata = {"name": "web", "namespace": "team", "uid": "uid-web", "generation": 1, "resourceVersion": "1"}
+        job = {
+            "apiVersion": API_VERSION,
+            "kind": "AlignJob",
+            "metadata": metadata,
+            "spec": self.server.spec,
+            "status": status or {},
+        }
+        self.cache.put("AlignJob", job)
+
+    def look(self, times: int = 1) -> float | None:
+        """Reconciles; when the next look is due."""
+        return [asyncio.run(self.reconciler.reconcile(KEY)) for _ in range(times)][-1]
+
+    def counted(self, state: str) -> float | None:
+        return self.metrics.registry.get_sample_value("nativealign_jobs", {"kind": "AlignJob", "state": state})
+
+
+def test_a_spec_that_cannot_be_read_is_told_and_counted() -> None:
+    theatre = Theatre(Apiserver(ALIGN | {"expert": "none"}))
+    theatre.put()
+    assert theatre.look(2) is None
+    assert [status["state"] for status in theatre.server.statuses] == ["Invalid"]
+    assert (theatre.server.events, theatre.counted("Invalid")) == (["InvalidSpec"], 1)
+
+
+def test_what_has_ended_stays_so_whatever_becomes_of_its_spec() -> None:
+    ended = {"type": "Finished", "status": "True", "reason": "StepsCommitted", "message": "", "lastTransitionTime": stamp(START)}
+    theatre = Theatre(Apiserver(ALIGN | {"expert": "none"}))
+    theatre.put({"state": "Complete", "conditions": [ended]})
+    assert theatre.look() is None
+    assert (theatre.server.statuses, theatre.server.events, theatre.counted("Complete")) == ([], [], 1)
+
+
+def test_a_refusal_is_told_at_once_and_tried_again_at_intervals_also_if_its_words_change() -> None:
+    server = Apiserver(refusals=(f"exceeded quota, used: {count}" for count in itertools.count()))
+    theatre = Theatre(server)
+    theatre.put()
+    assert theatre.look() == 0
+    assert [theatre.look() for _ in range(3)] == [REFUSED_SECONDS] * 3
+    assert "exceeded quota" in next(c["message"] for c in server.statuses[-1]["conditions"] if c["type"] == "Ready")
+
+
+@pytest.mark.parametrize("failing", ["workloads", "events"])
+def test_words_that_cannot_be_read_hold_nothing_up(failing: str, caplog: pytest.LogCaptureFixture) -> None:
+    theatre = Theatre(Apiserver(failing=failing))
+    theatre.put()
+    theatre.look()
+    (child,) = theatre.cache.owned_by("uid-web", "Job")
+    held = {"spec": child["spec"] | {"suspend": failing == "workloads"}}
+    theatre.cache.put("Job", child | held | {"metadata": child["metadata"] | {"resourceVersion": "100"}})
+    theatre.now += timedelta(minutes=5)
+    assert theatre.look() is not None
+    assert failing in theatre.server.asked
+    assert "etcd leader changed" in caplog.text
