@@ -309,7 +309,8 @@ def test_doctor_tells_of_a_step_that_can_never_fit(site: Site) -> None:
     assert "gpusPerNode" in told
 
 
-def test_a_kueue_that_is_away_is_told(theatre: Stage, site: Site) -> None:
+def test_a_kueue_that_is_away_is_told_until_it_is_back(theatre: Stage, site: Site) -> None:
+    hold(site, "evaluate")
     theatre.kueue.stop()
     try:
         site.apply("EvalJob", "web", evaluation())
@@ -318,6 +319,11 @@ def test_a_kueue_that_is_away_is_told(theatre: Stage, site: Site) -> None:
         assert (code, "mjob.kb.io" in told, "Kueue" in told) == (78, True, True), told
     finally:
         theatre.kueue.start()
+    runs(site, "ej-web-evaluate-evaluate-0")
+    site.reaches("EvalJob", "web", "Running", seconds=30)
+    code, told = doctor(site, "web")
+    assert (code, "mjob.kb.io" in told) == (0, False), told
+    release(site, "evaluate")
 
 
 def test_where_nothing_starts_without_a_queue_short_jobs_have_their_own(theatre: Stage, tmp_path: Path) -> None:
