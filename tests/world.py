@@ -12,8 +12,8 @@ from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.conditions import stamp
 from nativealign_operator.decide import Decision, Event, decide
-from nativealign_operator.render import RenderSettings
-from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, Stranger, read_child, silent, trouble
+from nativealign_operator.render import GANG_GRACE_SECONDS, RenderSettings
+from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, Stranger, read_child, read_pod, silent, trouble
 
 Json = dict[str, Any]
 STORE = Store.model_validate({"bucket": "default", "endpoint": "https://minio.example"})
@@ -74,7 +74,7 @@ class World:
         )
 
     def child(self, name: str) -> Child:
-        return read_child(self.jobs[name], self.pods[name])
+        return read_child(self.jobs[name], map(read_pod, self.pods[name]))
 
     def look(self) -> Decision:
         """Decides once, and does what was decided."""
@@ -82,6 +82,8 @@ class World:
         self.job.status = JobStatus.model_validate(json.loads(json.dumps(decision.status.dump())))
         for child in decision.delete:
             self.jobs.pop(child.name, None)
+        for child in decision.stop:
+            self._stop(child.name)
         for item in decision.create:
             if item["kind"] == "Job":
                 self._create(item)
@@ -109,7 +111,20 @@ class World:
         self.pods[name] = []
         self.created.append(name)
 
+    def _stop(self, name: str) -> None:
+        """The Job is there until its pods have ended, which those that run do by `end_stopped`."""
+        running = [pod for pod in self.pods[name] if pod["status"]["phase"] == "Running"]
+        self.jobs[name]["metadata"]["deletionTimestamp"] = stamp(self.now)
+        for pod in running:
+            pod["metadata"]["deletionTimestamp"] = stamp(self.now + timedelta(seconds=GANG_GRACE_SECONDS))
+        if not running:
+            self.jobs.pop(name)
+
     # what others do
+
+    def end_stopped(self) -> None:
+        """The pods of all Jobs that were stopped end."""
+        self.jobs = {name: job for name, job in self.jobs.items() if "deletionTimestamp" not in job["metadata"]}
 
     def run(self, name: str = "", pods: int = 1) -> None:
         """The pods of a child run."""

@@ -6,6 +6,7 @@ even so loses its largest parts, which the store has too.
 
 import base64
 import json
+import math
 import zlib
 from typing import Any, Literal
 
@@ -48,8 +49,9 @@ class Headline(StatusModel):
     """Gates that did not pass: their field, what was measured, and the limit."""
 
     def show(self, step: StepStatus) -> None:
-        """Puts the headline into a step's status."""
-        step.counts, step.metrics, step.failed_gates = self.counts, self.metrics, self.failed_gates
+        """Puts the headline into a step's status. JSON has no number for a loss that is none (RFC 8259, section 6)."""
+        step.counts, step.failed_gates = self.counts, self.failed_gates
+        step.metrics = {name: value for name, value in self.metrics.items() if math.isfinite(value)}
 
 
 class TerminationMessage(Headline):

@@ -1,4 +1,5 @@
-"""The newest version of every object that the operator watches, as JSON bytes: ten thousand jobs fit in tens of megabytes.
+"""The newest version of every object that the operator watches: ten thousand jobs fit in tens of megabytes, as JSON bytes. Pods are
+read when they come, since every look at a job needs all of its pods.
 
 Filled by the watches (shell.py), by the operator's own writes, and by the resync; read by reconcile. An older version never
 replaces a newer one.
@@ -9,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from nativealign_operator.seen import Pod, read_pod
 
 Json = dict[str, Any]
 
@@ -27,7 +30,7 @@ class _Entry:
     uid: str
     owner: str | None
     """Uid of the controller."""
-    content: bytes
+    content: bytes | Pod
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Cache:
         if known:
             self._forget_owner(key, known)
         owner = owner_of(metadata)
-        content = json.dumps({k: v for k, v in value.items() if k != "metadata"} | {"metadata": _slim(metadata)}).encode()
+        content = read_pod(value) if kind == "Pod" else json.dumps(value | {"metadata": _slim(metadata)}).encode()
         self._entries[key] = _Entry(version, metadata["uid"], owner, content)
         if owner:
             self._owned[owner].add(key)
@@ -73,17 +76,24 @@ class Cache:
         return gone
 
     def get(self, key: Key) -> Json | None:
+        """An object that is no pod."""
         entry = self._entries.get(key)
-        value: Json | None = json.loads(entry.content) if entry else None
-        return value
+        return _parsed(entry.content) if entry else None
 
-    def owned_by(self, uid: str, kind: str) -> list[Json]:
-        """Objects of a kind whose controller has that uid, by name."""
-        return [json.loads(self._entries[key].content) for key in sorted(self._owned.get(uid, ())) if key.kind == kind]
+    def jobs_of(self, uid: str) -> list[Json]:
+        """Jobs whose controller has that uid, by name."""
+        return [_parsed(content) for content in self._owned_by(uid, "Job")]
+
+    def pods_of(self, uid: str) -> list[Pod]:
+        """Pods whose controller has that uid, by name."""
+        return [content for content in self._owned_by(uid, "Pod") if isinstance(content, Pod)]
 
     def keys(self, kinds: Iterable[str]) -> Iterator[Key]:
         wanted = set(kinds)
         return (key for key in list(self._entries) if key.kind in wanted)
+
+    def _owned_by(self, uid: str, kind: str) -> Iterator[bytes | Pod]:
+        return (self._entries[key].content for key in sorted(self._owned.get(uid, ())) if key.kind == kind)
 
     def _forget_owner(self, key: Key, entry: _Entry) -> None:
         if entry.owner:
@@ -108,6 +118,12 @@ def key_of(kind: str, value: Json) -> Key:
 def owner_of(metadata: Json) -> str | None:
     """Uid of the controller of an object."""
     return next((owner["uid"] for owner in metadata.get("ownerReferences") or [] if owner.get("controller")), None)
+
+
+def _parsed(content: bytes | Pod) -> Json:
+    assert isinstance(content, bytes)
+    value: Json = json.loads(content)
+    return value
 
 
 def _slim(metadata: Json) -> Json:

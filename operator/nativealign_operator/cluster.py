@@ -79,9 +79,11 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._request("PATCH", f"{path}/status", value, query=query, form=APPLY)
 
-    async def delete(self, path: str, uid: str | None = None) -> None:
-        """Deletes the object, and what it owns in the background; one that is gone, or another of the name, is left alone."""
-        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    async def delete(self, path: str, uid: str | None = None, propagation: str = "Background") -> None:
+        """Deletes the object and what it owns, which goes first if `Foreground`. One that is gone is left alone, and so is another
+        of that name.
+        """
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:

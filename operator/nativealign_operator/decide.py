@@ -64,6 +64,9 @@ class Decision:
     create: list[Json] = field(default_factory=list)
     """Objects, in order."""
     delete: list[Child] = field(default_factory=list)
+    """Jobs, at once; their pods end in the background."""
+    stop: list[Child] = field(default_factory=list)
+    """Jobs that are there until their pods have ended, since what comes next goes on from what these store in the end."""
     requeue: datetime | None = None
     """When to look again if nothing happens before."""
     events: list[Event] = field(default_factory=list)
@@ -209,7 +212,7 @@ def _told(place: _Place, child: Child) -> bool:
     """Whether the pods of a child say what is needed of them, or nothing is needed yet."""
     if child.outcome == "Failed":
         return any(pod.phase == "Failed" for pod in child.pods)
-    return child.outcome is None or not place.is_last or any(pod.message for pod in child.pods)
+    return child.outcome is None or not place.is_last or any(pod.phase == "Succeeded" and pod.message for pod in child.pods)
 
 
 def _plan(job: JobObject, status: JobStatus) -> Plan:
@@ -281,10 +284,10 @@ def _add_time(status: JobStatus, place: _Place, child: Child, time: timedelta) -
 
 def _look_after(seen: Seen, decision: Decision, place: _Place, settings: RenderSettings) -> None:
     child, step = place.child, place.step
-    if child is None:
+    if child is None or (step.state == "Suspended" and _outlived(seen, decision, child)):
         _create(seen, decision, place, settings)
     elif step.state == "Suspended":  # what was stopped ends before the next attempt goes on from there
-        decision.delete += [] if child.deleting else [child]
+        decision.stop += [] if child.deleting else [child]
         _say(seen, decision, "Waiting", "ChildDeleted", f"{child.name} ends first")
     elif child.outcome == "Failed":
         _count_time(decision.status, place, child, seen.now)
@@ -350,7 +353,7 @@ def _suspend(seen: Seen, decision: Decision, place: _Place) -> None:
     child = place.child
     if child and child.outcome is None:
         if not child.deleting:
-            decision.delete.append(child)
+            decision.stop.append(child)
         if place.step.state != "Suspended":
             _count_time(decision.status, place, child, seen.now)
     if place.step.state == "Running":
@@ -395,7 +398,7 @@ def _outdated(seen: Seen, decision: Decision, place: _Place, child: Child, setti
 
 def _between_pods(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool:
     """Whether pods have ended and the Job will have others or end, which takes it seconds; one that waits says why itself."""
-    ended = [pod for pod in child.pods if pod.phase in ("Succeeded", "Failed") and not pod.deleting]
+    ended = [pod for pod in child.pods if pod.ended and not pod.deleting]
     if not ended or any(pod.waiting for pod in child.pods) or seen.trouble:
         return False
     decision.again(seen.now + timedelta(seconds=EVENTS_SECONDS))  # the next pods may wait for what events alone tell
@@ -477,19 +480,34 @@ def _lost(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool:
 
     Those of an unreachable node have had `nodeLostAfterSeconds` before they were deleted (pod.py, tolerations).
     """
-    limit = timedelta(seconds=seen.job.spec.node_lost_after_seconds)
-    leaving = [pod for pod in child.pods if pod.deleting and pod.disruption]
-    lost = [pod for pod in leaving if pod.unreachable or (pod.deleting and seen.now - pod.deleting >= limit)]
+    ends = {pod.name: _given_up(seen, pod) for pod in child.pods if pod.deleting and pod.disruption and not pod.ended}
+    lost = [name for name, end in ends.items() if end <= seen.now]
     if not lost:
-        for pod in leaving:
-            assert pod.deleting
-            decision.again(pod.deleting + limit)
+        for end in ends.values():
+            decision.again(end)
         return False
     if not child.deleting:
         decision.delete.append(child)
     _count_time(decision.status, place, child, seen.now)
-    _another_attempt(seen, decision, place, "NodeLost", f"{lost[0].name} does not end on its node", disrupted=True)
+    _another_attempt(seen, decision, place, "NodeLost", f"{lost[0]} does not end on its node", disrupted=True)
     return True
+
+
+def _outlived(seen: Seen, decision: Decision, child: Child) -> bool:
+    """Whether a child that was stopped has no pods left but those that a dead node cannot end."""
+    left = [pod for pod in child.pods if not pod.ended]
+    if not (child.deleting and left and all(pod.deleting for pod in left)):
+        return False
+    last = max(_given_up(seen, pod) for pod in left)
+    if last > seen.now:
+        decision.again(last)
+    return last <= seen.now
+
+
+def _given_up(seen: Seen, pod: Pod) -> datetime:
+    """When a pod that is being deleted counts as one that its node cannot end."""
+    assert pod.deleting
+    return seen.now if pod.unreachable else pod.deleting + timedelta(seconds=seen.job.spec.node_lost_after_seconds)
 
 
 # Failures

@@ -167,12 +167,16 @@ class Leading:
             if kind in KINDS:
                 self._notice(key)
 
+    def _beat_progress(self) -> None:
+        self._health.beat("progress", self._settings.progress_seconds * 10)
+
     async def _progress(self) -> None:
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                self._health.beat("progress", self._settings.progress_seconds * 10)
+                self._beat_progress()
                 await asyncio.sleep(self._settings.progress_seconds)
-                self._queue.add_spread(await self._board.poll(session), PROGRESS_PER_SECOND)
+                news = await self._board.poll(session, self._beat_progress)
+                self._queue.add_spread(news, PROGRESS_PER_SECOND)
 
 
 RESYNC_PER_SECOND, PROGRESS_PER_SECOND = 200.0, 50.0

@@ -105,19 +105,23 @@ class ProgressBoard:
         watched = self._watched.get(key)
         return {watched.child.name: watched.progress()} if watched else {}
 
-    async def poll(self, session: aiohttp.ClientSession) -> list[Key]:
-        """Asks every running child once; returns the jobs of which there is news, and those that came no further."""
+    async def poll(self, session: aiohttp.ClientSession, beat: Callable[[], None]) -> list[Key]:
+        """Asks every running child once; returns the jobs of which there is news, and those that came no further.
+
+        Calls `beat` after each: many pods that take no connection make a round long.
+        """
         limit = asyncio.Semaphore(AT_ONCE)
         keys = list(self._watched)
-        news = await asyncio.gather(*(self._poll_one(session, limit, key) for key in keys))
+        news = await asyncio.gather(*(self._poll_one(session, limit, key, beat) for key in keys))
         return [key for key, new in zip(keys, news, strict=True) if new]
 
-    async def _poll_one(self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, key: Key) -> bool:
+    async def _poll_one(self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, key: Key, beat: Callable[[], None]) -> bool:
         watched = self._watched.get(key)
         if watched is None:
             return False
         pods = watched.sampled()
         answers = await asyncio.gather(*(_ask(session, limit, pod) for pod in pods))
+        beat()
         if not any(heard for heard, _ in answers):
             return False
         said = {pod.uid: answer for pod, (_, answer) in zip(pods, answers, strict=True) if answer}

@@ -6,7 +6,7 @@ decided again from fresh news. Children go second, under names that can exist on
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
@@ -31,6 +31,21 @@ REFUSED_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """Why the apiserver would not have a child."""
+
+    told: tuple[str, str]
+    """State and message."""
+    generation: int | None
+    """Of the spec that the child was made from."""
+    until: datetime
+    """When it is tried again."""
+
+    def holds(self, job: JobObject, now: datetime) -> bool:
+        return self.generation == job.metadata.generation and now < self.until
+
+
 class Reconciler:
     """Brings one job at a time to where it should be.
 
@@ -49,7 +64,7 @@ class Reconciler:
     ) -> None:
         self._cluster, self._cache, self._board, self._metrics = cluster, cache, board, metrics
         self._settings, self._wait_for, self._clock = settings, wait_for, clock
-        self._refused: dict[Key, tuple[str, str]] = {}
+        self._refused: dict[Key, _Refusal] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """One look at a job; seconds until the next is due at the latest. Raises ApiError where the apiserver does not do."""
@@ -94,11 +109,11 @@ class Reconciler:
             progress=self._board.of(key),
             queue=await self._queue(key.namespace, children),
             trouble=await self._trouble(key.namespace, children),
-            refused=self._refused.get(key),
+            refused=refusal.told if (refusal := self._refused.get(key)) else None,
         )
 
     def _children(self, uid: str) -> list[Child]:
-        return [read_child(job, self._cache.owned_by(job["metadata"]["uid"], "Pod")) for job in self._cache.owned_by(uid, "Job")]
+        return [read_child(job, self._cache.pods_of(job["metadata"]["uid"])) for job in self._cache.jobs_of(uid)]
 
     async def _list_pods(self, namespace: str, child: Child) -> None:
         selector = f"batch.kubernetes.io/job-name={child.name}"
@@ -154,7 +169,9 @@ class Reconciler:
             value = await self._write_status(key, value, decision.status)
         self._metrics.count(key, decision.status)
         for child in decision.delete:
-            await self._delete(key.namespace, child)
+            await self._delete(key.namespace, child, "Background")
+        for child in decision.stop:
+            await self._delete(key.namespace, child, "Foreground")
         stranger = await self._create(key, seen.job, decision)
         for event in decision.events:
             await self._tell(key, value, event)
@@ -178,7 +195,13 @@ class Reconciler:
         return written
 
     async def _create(self, key: Key, job: JobObject, decision: Decision) -> Stranger | None:
-        """Creates the child's objects, or finds who has a name of theirs. What is refused by quota or policy becomes an event."""
+        """Creates the child's objects, or finds who has a name of theirs. What is refused by quota or policy becomes an event, and
+        waits a while, or for another spec: a job's own status is news to it, and would have it tried again at once.
+        """
+        refusal = self._refused.get(key)
+        if decision.create and refusal and refusal.holds(job, self._clock()):
+            decision.again(refusal.until)
+            return None
         for item in decision.create:
             try:
                 created = await self._cluster.create(path_of(item["kind"], key.namespace), item)
@@ -188,7 +211,7 @@ class Reconciler:
                     if stranger := read_stranger(created, item["kind"], job):
                         return stranger
                 elif _is_refusal(error):
-                    self._refuse(key, decision, f"{item['kind']} {item['metadata']['name']}: {error.message}", error.code)
+                    self._refuse(key, job, decision, f"{item['kind']} {item['metadata']['name']}: {error.message}", error.code)
                     return None
                 else:
                     raise
@@ -197,23 +220,25 @@ class Reconciler:
                 self._refused.pop(key, None)
         return None
 
-    def _refuse(self, key: Key, decision: Decision, why: str, code: int) -> None:
-        """Remembers a refusal, for the status to tell; an event where it is news. Its words may be others each time."""
+    def _refuse(self, key: Key, job: JobObject, decision: Decision, why: str, code: int) -> None:
+        """Remembers a refusal, for the status to tell; an event where it is news."""
         # quota or policy may give way; a value that no Job may have must be changed
-        refused = "Stalled" if code == HTTPStatus.UNPROCESSABLE_ENTITY else "Waiting", why
-        before = self._refused.get(key)
-        self._refused[key] = refused
-        decision.events += [Event("Warning", CHILD_REFUSED, why)] if before != refused else []
-        at_once = before is None or before[0] != refused[0]
-        decision.again(self._clock() + timedelta(seconds=0 if at_once else REFUSED_SECONDS))
+        told = "Stalled" if code == HTTPStatus.UNPROCESSABLE_ENTITY else "Waiting", why
+        before, now = self._refused.get(key), self._clock()
+        self._refused[key] = refusal = _Refusal(told, job.metadata.generation, now + timedelta(seconds=REFUSED_SECONDS))
+        if before and before.told == told:
+            decision.again(refusal.until)
+        else:
+            decision.events.append(Event("Warning", CHILD_REFUSED, why))
+            decision.again(now)
 
-    async def _delete(self, namespace: str, child: Child) -> None:
+    async def _delete(self, namespace: str, child: Child, propagation: str) -> None:
         """What was made for it, then the Job with its pods: as long as that is there it can be told what else is."""
         if child.config_map:
             await self._cluster.delete(path_of("ConfigMap", namespace, child.config_map))
         if child.service:
             await self._cluster.delete(path_of("Service", namespace, child.service))
-        await self._cluster.delete(path_of("Job", namespace, child.name), child.uid)
+        await self._cluster.delete(path_of("Job", namespace, child.name), child.uid, propagation)
 
     async def _tell(self, key: Key, value: Json, event: Event) -> None:
         now = stamp(self._clock())
@@ -253,7 +278,7 @@ class Reconciler:
         return None
 
     def _due(self, key: Key, decision: Decision, seen: Seen) -> float | None:
-        running = [child for child in seen.children if child.ready and child.outcome is None]
+        running = [child for child in seen.children if child.ready and not (child.outcome or child.deleting)]
         self._board.watch(key, seen.job, running)
         return None if decision.requeue is None else max(0.0, (decision.requeue - self._clock()).total_seconds())
 

@@ -26,7 +26,7 @@ PENDING_GRACE_SECONDS = 5
 """A pod needs a moment to start; before that its reason would only flicker."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pod:
     """One pod of a child Job."""
 
@@ -50,6 +50,10 @@ class Pod:
     unreachable: bool = False
     """Whether it is deleted because nobody can reach its node: it cannot end there."""
     finished: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class Seen:
         return next((c for c in self.children if (c.step, c.phase, c.attempt) == (step, phase, attempt)), None)
 
 
-def read_child(job: Json, pods: Iterable[Json]) -> Child:
+def read_child(job: Json, pods: Iterable[Pod]) -> Child:
     """A batch/v1 Job with its pods."""
     metadata, spec, status = job["metadata"], job["spec"], job.get("status", {})
     labels, annotations = metadata.get("labels", {}), metadata.get("annotations") or {}
@@ -180,7 +184,7 @@ def read_child(job: Json, pods: Iterable[Json]) -> Child:
         failed_indexes=_indexes(status.get("failedIndexes", "")),
         generation=int(annotations.get(ANNOTATION_GENERATION, "0")),
         content=annotations.get(ANNOTATION_CONTENT, ""),
-        pods=tuple(sorted(map(read_pod, pods), key=lambda pod: (pod.index, pod.name))),
+        pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.name))),
     )
 
 
@@ -201,10 +205,11 @@ def read_pod(pod: Json) -> Pod:
     ended = container.get("state", {}).get("terminated") or {}
     disruption = _condition(status, "DisruptionTarget")
     image = container.get("imageID", "").rpartition("://")[2]
+    index = (metadata.get("annotations") or {}).get(COMPLETION_INDEX, "0")
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
-        index=int((metadata.get("annotations") or {}).get(COMPLETION_INDEX, "0")),
+        index=int(index) if index.isdecimal() else 0,
         phase=status.get("phase", "Pending"),
         address=status.get("podIP"),
         image=image if "sha256:" in image else None,
@@ -271,8 +276,11 @@ def _waiting(status: Json, container: Json) -> tuple[str, str] | None:
 
 
 def _is_unreachable(status: Json, disruption: Json | None) -> bool:
-    """Kubernetes marks the pods of a node that it cannot reach as not ready, and then deletes them by the node's taint."""
-    return bool(disruption and disruption["reason"] == "DeletionByTaintManager" and not _condition(status, "Ready"))
+    """Kubernetes marks the pods of a node that it cannot reach as not ready, and then deletes them by the node's taint. A pod that
+    a living node has ended is not ready either, and does not run.
+    """
+    by_taint = disruption is not None and disruption["reason"] == "DeletionByTaintManager"
+    return by_taint and status.get("phase") == "Running" and not _condition(status, "Ready")
 
 
 def _indexes(text: str) -> frozenset[int]:

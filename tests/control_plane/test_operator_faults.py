@@ -1,5 +1,7 @@
 """What may happen to a job and to the operator at any moment: everything ends as if it had not happened."""
 
+import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -22,21 +24,23 @@ def running_step(site: Site, name: str, step: str) -> str | None:
     return next((job["metadata"]["name"] for job in jobs if job["status"].get("active")), None)
 
 
-def test_suspend_and_resume_go_on_from_what_is_committed(site: Site, shared: Operator) -> None:
-    site.kubelet.held.add("rewrite")
+def test_suspend_and_resume_go_on_from_what_is_committed_once_what_was_stopped_has_ended(site: Site, shared: Operator) -> None:
+    first, second = "aj-web-rewrite-rewrite-0", "aj-web-rewrite-rewrite-1"
+    site.kubelet.stopped.add(first)
     try:
         site.apply("AlignJob", "web", align(site))
-        site.wait(lambda: running_step(site, "web", "rewrite"), "rewrite")
+        stopped = site.wait(lambda: site.kubelet.process_of(first, site.namespace), "rewrite")
         site.apply("AlignJob", "web", align(site, suspend=True))
         site.reaches("AlignJob", "web", "Suspended")
-        site.wait(lambda: not [p for p in site.every("Pod") if p["status"]["phase"] == "Pending"], "pods gone")
-        assert "aj-web-rewrite-rewrite-0" not in site.jobs()
+        site.apply("AlignJob", "web", align(site))
+        site.reaches("AlignJob", "web", "Waiting", "ChildDeleted")
+        assert second not in site.jobs()
+        os.killpg(stopped.process.pid, signal.SIGCONT)
     finally:
-        site.kubelet.held.discard("rewrite")
-    site.apply("AlignJob", "web", align(site))
+        site.kubelet.stopped.discard(first)
     status = site.finished("AlignJob", "web")
     assert status["state"] == "Complete"
-    assert "aj-web-rewrite-rewrite-1" in site.jobs()
+    assert (first in site.jobs(), second in site.jobs()) == (False, True)
     assert [name for name in site.jobs() if "-dedup-sign-" in name] == ["aj-web-dedup-sign-0"]
 
 

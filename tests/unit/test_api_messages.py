@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nativealign_api.common import Budget, OpenAIEngine
 from nativealign_api.cost import dollars
 from nativealign_api.messages import MESSAGE_LIMIT, TerminationMessage, Usage, pack, unpack
-from nativealign_api.status import Pinned
+from nativealign_api.status import Pinned, StepStatus
 
 COUNTS = st.dictionaries(st.text(max_size=20), st.integers(0, 2**53), max_size=5)
 
@@ -46,6 +46,17 @@ def test_what_is_too_long_is_cut_and_the_cause_stays() -> None:
 )
 def test_what_is_no_message_is_none(left: str) -> None:
     assert unpack(left) is None
+
+
+def test_a_loss_that_is_no_number_is_not_shown() -> None:
+    """An apiserver takes no status with it."""
+    message, step = (
+        unpack(pack({"metrics": {"loss": float("nan"), "perplexity": float("inf"), "score": 0.5}})),
+        StepStatus(name="a"),
+    )
+    assert message
+    message.show(step)
+    assert step.metrics == {"score": 0.5}
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:

@@ -14,7 +14,7 @@ from nativealign_api.common import Store
 from nativealign_api.status import JobStatus, StepStatus
 from nativealign_operator.conditions import say, stamp
 from nativealign_operator.decide import MAX_DISRUPTIONS, decide
-from nativealign_operator.render import RenderSettings
+from nativealign_operator.render import GANG_GRACE_SECONDS, RenderSettings
 from nativealign_operator.seen import Progress, Stranger, read_stranger
 
 STEPS = ["inspect", "clean", "dedup", "rewrite", "assess"]
@@ -277,17 +277,39 @@ def test_suspend_stops_the_pods_and_resume_is_the_next_attempt() -> None:
     assert truths(seen.status)["Running"] == "True"
     seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
     seen.settle()
-    assert "aj-web-clean-filter-0" not in seen.jobs
     assert (seen.status.state, truths(seen.status)) == (
         "Suspended",
         {"Ready": "True", "Stalled": "False", "Running": "False", "Suspended": "True"},
     )
     seen.job.spec = seen.job.spec.model_copy(update={"suspend": False})
     seen.settle()
+    assert (seen.current, ready(seen.status)) == ("aj-web-clean-filter-0", ("ChildDeleted", "aj-web-clean-filter-0 ends first"))
+    seen.end_stopped()
+    seen.settle()
     assert seen.current == "aj-web-clean-filter-1"
     seen.finish()
     assert seen.status.state == "Complete"
     assert truths(seen.status)["Suspended"] == "False"
+
+
+@pytest.mark.parametrize("unreachable", [False, True])
+def test_a_suspended_job_is_not_held_up_by_a_dead_node_when_it_goes_on(unreachable: bool) -> None:
+    seen = pretraining()
+    for suspend in (True, False):
+        seen.job.spec = seen.job.spec.model_copy(update={"suspend": suspend})
+        seen.settle()
+    ended, left = seen.pods[seen.current]
+    ended["status"] = {"phase": "Failed"}
+    if unreachable:
+        disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+        left["status"]["conditions"] = [disruption, {"type": "Ready", "status": "False"}]
+    else:
+        seen.wait(GANG_GRACE_SECONDS + seen.job.spec.node_lost_after_seconds - 1)
+        seen.settle()
+        assert seen.current == "pj-web-train-train-0"
+        seen.wait(1)
+    seen.settle()
+    assert (seen.current, seen.status.steps[2].failures) == ("pj-web-train-train-1", 0)
 
 
 def test_a_result_that_comes_while_suspended_is_kept() -> None:
@@ -397,6 +419,17 @@ def test_pods_that_tell_nothing_yet_are_looked_at_closer_before_anything_is_done
     assert decision.closer
     assert decision.closer.name == seen.current
     assert (decision.create, decision.delete, decision.status.dump()) == ([], [], seen.status.dump())
+
+
+def test_what_an_earlier_pod_said_is_no_result() -> None:
+    """Its successor has done the work, and the watch of pods does not know yet."""
+    seen = world()
+    seen.settle()
+    seen.end_pod(69, {"code": "StoreUnavailable"})
+    (failed,) = (pod for pod in seen.pods[seen.current] if pod["status"]["phase"] == "Failed")
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.pods[seen.current], seen.fresh = [failed], False
+    assert decide(seen.seen(), SETTINGS).closer
 
 
 def test_a_child_that_somebody_deletes_is_created_again_under_its_name() -> None:
@@ -662,6 +695,21 @@ def test_the_pods_of_a_lost_node_are_given_up() -> None:
     lost["status"]["conditions"] = [disruption, {"type": "Ready", "status": "False"}]
     seen.settle()
     assert (seen.current, seen.status.steps[2].failures, seen.status.steps[2].disruptions) == ("pj-web-train-train-1", 0, 1)
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Pending"])
+def test_a_pod_that_a_living_node_ends_for_its_taint_does_not_end_the_others(phase: str) -> None:
+    seen = world()
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.settle()
+    seen.run(pods=3)
+    drained = seen.pods[seen.current][0]
+    drained["metadata"]["deletionTimestamp"] = stamp(seen.now + timedelta(seconds=30))
+    disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+    drained["status"] |= {"phase": phase, "conditions": [disruption, {"type": "Ready", "status": "False"}]}
+    seen.settle()
+    assert (seen.current, seen.status.state) == ("aj-web-clean-filter-0", "Running")
 
 
 def test_the_pods_that_outlive_their_grace_are_given_up() -> None:

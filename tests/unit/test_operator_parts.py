@@ -147,9 +147,18 @@ def test_what_is_gone_does_not_come_back_and_its_successor_does() -> None:
     cache.put("Job", stored("a", 5, "old", owner="x"))
     cache.remove("Job", stored("a", 6, "old"))
     assert not cache.put("Job", stored("a", 4, "old"))
-    assert cache.owned_by("x", "Job") == []
+    assert cache.jobs_of("x") == []
     assert cache.put("Job", stored("a", 7, "new", owner="x"))
-    assert [item["metadata"]["uid"] for item in cache.owned_by("x", "Job")] == ["new"]
+    assert [item["metadata"]["uid"] for item in cache.jobs_of("x")] == ["new"]
+
+
+def test_a_pod_that_no_job_made_is_kept_whatever_it_says() -> None:
+    cache = Cache()
+    pod = stored("a", 1, owner="x")
+    pod["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": "first"}
+    pod["status"] = {"containerStatuses": [{"state": {"terminated": {"exitCode": 1, "message": '{"index": []}'}}}]}
+    cache.put("Pod", pod)
+    assert [(found.index, found.message, found.exit_code) for found in cache.pods_of("x")] == [(0, None, 1)]
 
 
 def test_a_complete_list_removes_what_it_lacks_but_not_what_is_newer() -> None:

@@ -49,7 +49,7 @@ def polled(found: World, board: ProgressBoard) -> dict[str, Seen]:
 
     async def poll() -> None:
         async with aiohttp.ClientSession() as session:
-            await board.poll(session)
+            await board.poll(session, lambda: None)
 
     board.watch(key, found.job, [found.child(found.current)])
     asyncio.run(poll())

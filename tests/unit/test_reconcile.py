@@ -82,8 +82,9 @@ class Theatre:
             lambda: self.now,
         )
 
-    def put(self, status: Json | None = None) -> None:
-        metadata = {"name": "web", "namespace": "team", "uid": "uid-web", "generation": 1, "resourceVersion": "1"}
+    def put(self, status: Json | None = None, generation: int = 1) -> None:
+        version = {"generation": generation, "resourceVersion": str(next(self.server.versions))}
+        metadata = {"name": "web", "namespace": "team", "uid": "uid-web", **version}
         job = {
             "apiVersion": API_VERSION,
             "kind": "AlignJob",
@@ -121,9 +122,23 @@ def test_a_refusal_is_told_at_once_and_tried_again_at_intervals_also_if_its_word
     server = Apiserver(refusals=(f"exceeded quota, used: {count}" for count in itertools.count()))
     theatre = Theatre(server)
     theatre.put()
-    assert theatre.look() == 0
-    assert [theatre.look() for _ in range(3)] == [REFUSED_SECONDS] * 3
-    assert "exceeded quota" in next(c["message"] for c in server.statuses[-1]["conditions"] if c["type"] == "Ready")
+    for tries in range(3):
+        assert theatre.look() == 0
+        assert [theatre.look() for _ in range(3)] == [REFUSED_SECONDS] * 3  # the write of its status is news to a job
+        (ready,) = (c for c in server.statuses[-1]["conditions"] if c["type"] == "Ready")
+        assert ready["message"].endswith(f"exceeded quota, used: {tries}")
+        assert server.events.count("ChildRefused") == tries + 1
+        theatre.now += timedelta(seconds=REFUSED_SECONDS)
+
+
+def test_a_refused_child_is_tried_at_once_when_the_spec_has_changed() -> None:
+    theatre = Theatre(Apiserver(refusals=iter(["exceeded quota"])))
+    theatre.put()
+    theatre.look(2)
+    assert not theatre.cache.jobs_of("uid-web")
+    theatre.put(generation=2)
+    theatre.look()
+    assert theatre.cache.jobs_of("uid-web")
 
 
 @pytest.mark.parametrize("failing", ["workloads", "events"])
@@ -131,7 +146,7 @@ def test_words_that_cannot_be_read_hold_nothing_up(failing: str, caplog: pytest.
     theatre = Theatre(Apiserver(failing=failing))
     theatre.put()
     theatre.look()
-    (child,) = theatre.cache.owned_by("uid-web", "Job")
+    (child,) = theatre.cache.jobs_of("uid-web")
     held = {"spec": child["spec"] | {"suspend": failing == "workloads"}}
     theatre.cache.put("Job", child | held | {"metadata": child["metadata"] | {"resourceVersion": "100"}})
     theatre.now += timedelta(minutes=5)
