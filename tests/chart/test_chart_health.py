@@ -70,6 +70,7 @@ def suspended() -> World:
 
 def resumed() -> World:
     found = suspended()
+    found.end_stopped()
     found.job.spec = found.job.spec.model_copy(update={"suspend": False})
     found.settle()
     return found
