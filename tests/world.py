@@ -8,12 +8,23 @@ from typing import Any
 from nativealign_api.common import Store
 from nativealign_api.kinds import KINDS, JobObject
 from nativealign_api.messages import pack
-from nativealign_api.status import JobStatus
+from nativealign_api.status import JobStatus, StepStatus
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.conditions import stamp
 from nativealign_operator.decide import Decision, Event, decide
+from nativealign_operator.pod import CONTAINER, LABEL_JOB_NAME
 from nativealign_operator.render import GANG_GRACE_SECONDS, RenderSettings
-from nativealign_operator.seen import COMPLETION_INDEX, Child, Progress, Seen, Stranger, read_child, read_pod, silent, trouble
+from nativealign_operator.seen import (
+    COMPLETION_INDEX,
+    Child,
+    Progress,
+    Seen,
+    Stranger,
+    read_child,
+    read_pod,
+    silent,
+    trouble,
+)
 
 Json = dict[str, Any]
 STORE = Store.model_validate({"bucket": "default", "endpoint": "https://minio.example"})
@@ -130,7 +141,7 @@ class World:
         """The pods of a child run."""
         name = name or self.current
         self.jobs[name]["status"]["ready"] = pods
-        container = {"imageID": self.image_id, "state": {"running": {}}}
+        container = {"name": CONTAINER, "imageID": self.image_id, "state": {"running": {}}}
         status = {"phase": "Running", "containerStatuses": [container]}
         self.pods[name] = [_pod(name, index, status | {"podIP": f"10.0.0.{index}"}) for index in range(pods)]
 
@@ -142,7 +153,9 @@ class World:
     def pend(self, reason: str, message: str = "") -> None:
         """The pod of the current child cannot start."""
         waiting = {"waiting": {"reason": reason, "message": message}}
-        self.pods[self.current] = [_pod(self.current, 0, {"phase": "Pending", "containerStatuses": [{"state": waiting}]})]
+        self.pods[self.current] = [
+            _pod(self.current, 0, {"phase": "Pending", "containerStatuses": [{"name": CONTAINER, "state": waiting}]})
+        ]
 
     def tell(self, uid: str, reason: str, message: str = "") -> None:
         """Somebody tells an event about an object."""
@@ -165,7 +178,7 @@ class World:
 
     def _ended_pod(self, name: str, code: int, message: Json | None) -> Json:
         ended = {"exitCode": code, "finishedAt": stamp(self.now), "message": "" if message is None else pack(message)}
-        container = {"imageID": self.image_id, "state": {"terminated": ended}}
+        container = {"name": CONTAINER, "imageID": self.image_id, "state": {"terminated": ended}}
         return _pod(name, 0, {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]})
 
     def finish(self, committed: Json | None = None, gates: list[str] | None = None) -> list[str]:
@@ -203,6 +216,26 @@ def world(kind: str = "AlignJob", spec: Json | None = None, generation: int = 1)
     return World(KINDS[kind].model.model_validate(value))
 
 
+def upstream_ready() -> dict[str, JobStatus]:
+    steps = [StepStatus(name=name, state="Committed", digest=digest(n)) for n, name in enumerate(("clean", "dedup", "rewrite"))]
+    finished = world()
+    finished.finish()
+    return {"AlignJob/corpus": finished.status.model_copy(update={"steps": steps})}
+
+
+def pretraining(until: str = "train-train") -> World:
+    """A PretrainJob whose gang runs."""
+    found = world("PretrainJob", PRETRAIN)
+    found.upstream = upstream_ready()
+    while until not in (found.created or [""])[-1]:
+        if found.created:
+            found.complete(found.words(found.current, {}, []))
+        found.settle()
+    found.run(pods=2)
+    found.settle()
+    return found
+
+
 ALIGN: Json = {
     "corpora": [{"name": "web", "uri": "s3://corpora/web/*.jsonl"}],
     "expert": {"rules": {}},
@@ -219,5 +252,6 @@ PRETRAIN: Json = {
 
 
 def _pod(job: str, index: int, status: Json) -> Json:
-    metadata = {"name": f"{job}-{index}-abcde", "uid": f"uid-{job}-{index}", "annotations": {COMPLETION_INDEX: str(index)}}
-    return {"metadata": metadata, "status": status}
+    metadata = {"name": f"{job}-{index}-abcde", "uid": f"uid-{job}-{index}"}
+    about = {"labels": {LABEL_JOB_NAME: job}, "annotations": {COMPLETION_INDEX: str(index)}}
+    return {"metadata": metadata | about, "status": status}

@@ -88,6 +88,11 @@ class Cache:
         """Pods whose controller has that uid, by name."""
         return [content for content in self._owned_by(uid, "Pod") if isinstance(content, Pod)]
 
+    def pods_named(self, namespace: str, job: str) -> list[Pod]:
+        """Pods of Jobs of that name, also of those that are gone."""
+        here = (entry.content for key, entry in self._entries.items() if (key.kind, key.namespace) == ("Pod", namespace))
+        return [pod for pod in here if isinstance(pod, Pod) and pod.job == job]
+
     def keys(self, kinds: Iterable[str]) -> Iterator[Key]:
         wanted = set(kinds)
         return (key for key in list(self._entries) if key.kind in wanted)

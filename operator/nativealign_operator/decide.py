@@ -226,7 +226,8 @@ def _take_results(seen: Seen, decision: Decision, place: _Place, child: Child) -
     if place.is_last and (message is None or (step.name == INSPECT and message.pinned is None)):
         _another_attempt(seen, decision, place, "ResultLost", f"{child.name} is done, and what it said is lost")
         return False
-    _count_time(decision.status, place, child, seen.now)
+    if step.state != "Suspended":  # else its time was counted when it was stopped
+        _count_time(decision.status, place, child, seen.now)
     if place.is_last:
         assert message
         _commit(seen, decision, place, message)
@@ -351,11 +352,14 @@ def _backoff_ends(seen: Seen, place: _Place) -> datetime | None:
 def _suspend(seen: Seen, decision: Decision, place: _Place) -> None:
     """Stops what runs and keeps all results."""
     child = place.child
-    if child and child.outcome is None:
-        if not child.deleting:
-            decision.stop.append(child)
-        if place.step.state != "Suspended":
-            _count_time(decision.status, place, child, seen.now)
+    if child and place.step.state != "Suspended":
+        _count_time(decision.status, place, child, seen.now)
+        if child.outcome == "Failed":  # before it could be stopped
+            _failed(seen, decision, place, child)
+    if finished(decision.status):
+        return
+    if child and child.outcome is None and not child.deleting:
+        decision.stop.append(child)
     if place.step.state == "Running":
         place.step.state = "Suspended"
     _say(seen, decision, "Suspended", "Suspended", "spec.suspend is set; what is committed is kept")
@@ -480,7 +484,8 @@ def _lost(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool:
 
     Those of an unreachable node have had `nodeLostAfterSeconds` before they were deleted (pod.py, tolerations).
     """
-    ends = {pod.name: _given_up(seen, pod) for pod in child.pods if pod.deleting and pod.disruption and not pod.ended}
+    leaving = [pod for pod in child.pods if pod.disruption and not pod.ended]
+    ends = {pod.name: end for pod in leaving if (end := pod.given_up(_node_lost_after(seen), seen.now))}
     lost = [name for name, end in ends.items() if end <= seen.now]
     if not lost:
         for end in ends.values():
@@ -495,19 +500,17 @@ def _lost(seen: Seen, decision: Decision, place: _Place, child: Child) -> bool:
 
 def _outlived(seen: Seen, decision: Decision, child: Child) -> bool:
     """Whether a child that was stopped has no pods left but those that a dead node cannot end."""
-    left = [pod for pod in child.pods if not pod.ended]
-    if not (child.deleting and left and all(pod.deleting for pod in left)):
+    ends = [pod.given_up(_node_lost_after(seen), seen.now) for pod in child.pods if not pod.ended]
+    if not child.deleting or not ends or None in ends:
         return False
-    last = max(_given_up(seen, pod) for pod in left)
+    last = max(end for end in ends if end)
     if last > seen.now:
         decision.again(last)
     return last <= seen.now
 
 
-def _given_up(seen: Seen, pod: Pod) -> datetime:
-    """When a pod that is being deleted counts as one that its node cannot end."""
-    assert pod.deleting
-    return seen.now if pod.unreachable else pod.deleting + timedelta(seconds=seen.job.spec.node_lost_after_seconds)
+def _node_lost_after(seen: Seen) -> timedelta:
+    return timedelta(seconds=seen.job.spec.node_lost_after_seconds)
 
 
 # Failures

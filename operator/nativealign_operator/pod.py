@@ -31,6 +31,8 @@ from nativealign_api.vocabulary import (
 Json = dict[str, Any]
 
 CONTAINER = "workload"
+LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
+"""Kubernetes' own, on every pod of a Job."""
 USER = 65532
 JOB_FOLDER, JOB_FILE = str(PurePosixPath(DEFAULT_JOB_PATH).parent), PurePosixPath(DEFAULT_JOB_PATH).name
 CONDUCT_FILE = "conduct.yaml"
@@ -159,7 +161,7 @@ def _gang_placement(resources: Resources, name: str) -> Json:
 
 
 def _pods_of(job: str) -> Json:
-    return {"labelSelector": {"matchLabels": {"batch.kubernetes.io/job-name": job}}}
+    return {"labelSelector": {"matchLabels": {LABEL_JOB_NAME: job}}}
 
 
 def _volumes(spec: JobSpec, resolved: ResolvedJob, config_map: str, token_audience: str) -> list[Json]:

@@ -21,6 +21,7 @@ from nativealign_operator.conditions import finished, say, stamp
 from nativealign_operator.decide import CHILD_REFUSED, NAME_CONFLICT, Decision, Event, decide, ready_reason
 from nativealign_operator.metrics import Metrics
 from nativealign_operator.paths import path_of
+from nativealign_operator.pod import LABEL_JOB_NAME
 from nativealign_operator.progress import ProgressBoard
 from nativealign_operator.render import RenderSettings
 from nativealign_operator.seen import Child, Seen, Stranger, read_child, read_queue, read_stranger, silent, trouble
@@ -86,9 +87,11 @@ class Reconciler:
             await self._list_pods(key.namespace, decision.closer)
             seen = replace(await self._observe(key, value, job), fresh=True)
             decision = decide(seen, self._settings)
-        if decision.create and ready_reason(job.status) == NAME_CONFLICT:
-            seen = replace(seen, stranger=await self._stranger(key.namespace, job, decision.create))
-            decision = decide(seen, self._settings)
+        if decision.create:
+            told = ready_reason(job.status) == NAME_CONFLICT
+            stranger = await self._stranger(key.namespace, job, decision.create) if told else None
+            seen = replace(seen, stranger=stranger or self._left_of_a_gang(key.namespace, job, decision.create))
+            decision = decide(seen, self._settings) if seen.stranger else decision
         if not seen.deleting:
             decision = await self._act(key, value, seen, decision)
         return self._due(key, decision, seen)
@@ -116,7 +119,7 @@ class Reconciler:
         return [read_child(job, self._cache.pods_of(job["metadata"]["uid"])) for job in self._cache.jobs_of(uid)]
 
     async def _list_pods(self, namespace: str, child: Child) -> None:
-        selector = f"batch.kubernetes.io/job-name={child.name}"
+        selector = f"{LABEL_JOB_NAME}={child.name}"
         async for page in self._cluster.pages(path_of("Pod", namespace), selector):
             for pod in page["items"]:
                 self._cache.put("Pod", pod)
@@ -160,6 +163,15 @@ class Reconciler:
             if stranger := read_stranger(found, item["kind"], job):
                 return stranger
         return None
+
+    def _left_of_a_gang(self, namespace: str, job: JobObject, items: list[Json]) -> Stranger | None:
+        """A pod of a Job that is gone and had the name of the gang that is next: they would meet under the address of rank 0."""
+        if not any(item["kind"] == "Service" for item in items):
+            return None
+        limit, now = timedelta(seconds=job.spec.node_lost_after_seconds), self._clock()
+        pods = self._cache.pods_named(namespace, items[-1]["metadata"]["name"])
+        left = (pod for pod in pods if not (pod.ended or ((end := pod.given_up(limit, now)) and end <= now)))
+        return next((Stranger(f"Pod/{pod.name}", leaving=True) for pod in left), None)
 
     # act
 
@@ -289,6 +301,8 @@ def _referenced(job: JobObject) -> list[tuple[str, str, str]]:
 
 
 def _is_refusal(error: ApiError) -> bool:
-    """Whether quota, a policy or a webhook says no, or the webhook that is to say it cannot be asked."""
+    """Whether quota, a policy or a webhook says no (one that gives no code is a 400), or the webhook that is to say it cannot be
+    asked.
+    """
     unasked = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and "failed calling webhook" in error.message
-    return unasked or error.code in (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return unasked or error.code in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)

@@ -27,7 +27,7 @@ from nativealign_api.vocabulary import (
     MANAGED_BY,
     ExitCode,
 )
-from nativealign_operator.pod import CONTAINER, JOB_FILE, Json, pod_template
+from nativealign_operator.pod import CONTAINER, JOB_FILE, LABEL_JOB_NAME, Json, pod_template
 
 QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 MIN_PARALLELISM = "kueue.x-k8s.io/job-min-parallelism"
@@ -136,7 +136,7 @@ def _service(job: JobObject, name: str, resolved: ResolvedJob) -> Json:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": name},
+            "selector": {LABEL_JOB_NAME: name},
         },
     }
 

@@ -12,6 +12,7 @@ from nativealign_api.kinds import JobObject
 from nativealign_api.messages import TerminationMessage, unpack
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import ANNOTATION_CONTENT, ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_PHASE, LABEL_STEP
+from nativealign_operator.pod import CONTAINER, LABEL_JOB_NAME
 
 Json = dict[str, Any]
 
@@ -22,6 +23,8 @@ IDLE_REASONS = {"ContainerCreating", "PodInitializing"}
 """Reasons of a waiting container that say nothing."""
 TROUBLES = {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "NetworkNotReady", "FailedCreate"}
 """Reasons of events why pods do not start. The status of the pod, or of the Job that has none, does not tell them."""
+LONGEST_INDEX = 10
+"""Digits; a Job has fewer than 2^31 indexes."""
 PENDING_GRACE_SECONDS = 5
 """A pod needs a moment to start; before that its reason would only flicker."""
 
@@ -32,6 +35,8 @@ class Pod:
 
     name: str
     uid: str
+    job: str
+    """Name of the Job that made it."""
     index: int
     phase: str
     """Pending, Running, Succeeded, Failed."""
@@ -40,7 +45,8 @@ class Pod:
     """`repository@sha256:…`, or `sha256:…` where it came from no registry; None until it runs."""
     exit_code: int | None = None
     out_of_memory: bool = False
-    message: TerminationMessage | None = None
+    told: str = ""
+    """Its termination message as it stands; it is read when it is asked for, since its pod is not to be trusted with memory."""
     waiting: tuple[str, str] | None = None
     """Reason and message of what it waits for, e.g. ImagePullBackOff, Unschedulable."""
     disruption: str | None = None
@@ -54,6 +60,15 @@ class Pod:
     @property
     def ended(self) -> bool:
         return self.phase in ("Succeeded", "Failed")
+
+    def given_up(self, limit: timedelta, now: datetime) -> datetime | None:
+        """When it counts as one that its node cannot end: so long after its grace, or now; None while nobody wants it gone."""
+        return now if self.unreachable else self.deleting and self.deleting + limit
+
+    @property
+    def message(self) -> TerminationMessage | None:
+        """What it said in the end; None where that is nothing or no message of ours."""
+        return unpack(self.told) if self.told else None
 
 
 @dataclass(frozen=True)
@@ -168,7 +183,7 @@ def read_child(job: Json, pods: Iterable[Pod]) -> Child:
         step=labels.get(LABEL_STEP, ""),
         phase=labels.get(LABEL_PHASE, ""),
         attempt=int(labels.get(LABEL_ATTEMPT, "0")),
-        config_map=_config_map(spec),
+        config_map=_config_map(metadata["name"], spec),
         service=spec.get("template", {}).get("spec", {}).get("subdomain"),
         created=when(metadata["creationTimestamp"]),
         started=when(status["startTime"]) if status.get("startTime") and not spec.get("suspend") else None,
@@ -199,9 +214,11 @@ def read_stranger(value: Json, kind: str, job: JobObject) -> Stranger | None:
 
 
 def read_pod(pod: Json) -> Pod:
-    """A pod with the one container of a phase."""
+    """A pod with the container of a phase, before which sidecars that others add may be listed. Any user may make a pod with our
+    labels.
+    """
     metadata, status = pod["metadata"], pod.get("status", {})
-    container: Json = next(iter(status.get("containerStatuses") or []), {})
+    container: Json = next((found for found in status.get("containerStatuses") or [] if found["name"] == CONTAINER), {})
     ended = container.get("state", {}).get("terminated") or {}
     disruption = _condition(status, "DisruptionTarget")
     image = container.get("imageID", "").rpartition("://")[2]
@@ -209,13 +226,14 @@ def read_pod(pod: Json) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
-        index=int(index) if index.isdecimal() else 0,
+        job=metadata.get("labels", {}).get(LABEL_JOB_NAME, ""),
+        index=int(index) if index.isdecimal() and len(index) <= LONGEST_INDEX else 0,
         phase=status.get("phase", "Pending"),
         address=status.get("podIP"),
         image=image if "sha256:" in image else None,
         exit_code=ended.get("exitCode"),
         out_of_memory=ended.get("reason") == "OOMKilled",
-        message=unpack(ended["message"]) if ended.get("message") else None,
+        told=ended.get("message", ""),
         waiting=_waiting(status, container),
         disruption=disruption["reason"] if disruption else None,
         deleting=when(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
@@ -294,10 +312,9 @@ def _condition(status: Json, kind: str) -> Json | None:
     return next(found, None)
 
 
-def _config_map(spec: Json) -> str | None:
-    """The ConfigMap with the ResolvedJob, which goes with the Job."""
-    for volume in spec.get("template", {}).get("spec", {}).get("volumes") or []:
-        for source in volume.get("projected", {}).get("sources", []):
-            if "configMap" in source:
-                return str(source["configMap"]["name"])
-    return None
+def _config_map(job: str, spec: Json) -> str | None:
+    """The ConfigMap with the ResolvedJob, which goes with the Job and is named by it; a policy may have added others' volumes."""
+    volumes = spec.get("template", {}).get("spec", {}).get("volumes") or []
+    sources = (source for volume in volumes for source in volume.get("projected", {}).get("sources", []))
+    names = (str(source["configMap"]["name"]) for source in sources if "configMap" in source)
+    return next((name for name in names if name.startswith(f"{job}-")), None)

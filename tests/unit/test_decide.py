@@ -8,12 +8,13 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.world import ALIGN, PRETRAIN, SETTINGS, Json, World, digest, world
+from tests.world import ALIGN, PRETRAIN, SETTINGS, Json, World, digest, pretraining, upstream_ready, world
 
 from nativealign_api.common import Store
-from nativealign_api.status import JobStatus, StepStatus
+from nativealign_api.status import JobStatus
 from nativealign_operator.conditions import say, stamp
 from nativealign_operator.decide import MAX_DISRUPTIONS, decide
+from nativealign_operator.pod import CONTAINER
 from nativealign_operator.render import GANG_GRACE_SECONDS, RenderSettings
 from nativealign_operator.seen import Progress, Stranger, read_stranger
 
@@ -26,26 +27,6 @@ def truths(status: JobStatus) -> dict[str, str]:
 
 def ready(status: JobStatus) -> tuple[str, str]:
     return next((c.reason, c.message) for c in status.conditions if c.type == "Ready")
-
-
-def upstream_ready() -> dict[str, JobStatus]:
-    steps = [StepStatus(name=name, state="Committed", digest=digest(n)) for n, name in enumerate(("clean", "dedup", "rewrite"))]
-    finished = world()
-    finished.finish()
-    return {"AlignJob/corpus": finished.status.model_copy(update={"steps": steps})}
-
-
-def pretraining(until: str = "train-train") -> World:
-    """A PretrainJob whose gang runs."""
-    found = world("PretrainJob", PRETRAIN)
-    found.upstream = upstream_ready()
-    while until not in (found.created or [""])[-1]:
-        if found.created:
-            found.complete(found.words(found.current, {}, []))
-        found.settle()
-    found.run(pods=2)
-    found.settle()
-    return found
 
 
 def test_a_job_goes_through_its_phases_one_after_the_other() -> None:
@@ -310,6 +291,29 @@ def test_a_suspended_job_is_not_held_up_by_a_dead_node_when_it_goes_on(unreachab
         seen.wait(1)
     seen.settle()
     assert (seen.current, seen.status.steps[2].failures) == ("pj-web-train-train-1", 0)
+
+
+def test_an_attempt_that_completes_while_it_is_stopped_is_kept_and_counted_once() -> None:
+    seen = world()
+    seen.settle()
+    seen.run()
+    seen.wait(100)
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
+    seen.settle()
+    seen.complete(seen.words(seen.current, {}, []))
+    seen.wait(10)
+    seen.settle()
+    assert (seen.status.state, seen.status.steps[0].state, seen.status.cost.step_seconds) == ("Suspended", "Committed", 100)
+
+
+@pytest.mark.parametrize(("code", "state"), [(78, "Failed"), (69, "Suspended")])
+def test_a_failure_before_a_suspension_counts(code: int, state: str) -> None:
+    seen = pretraining()
+    seen.wait(100)
+    seen.fail(code)
+    seen.job.spec = seen.job.spec.model_copy(update={"suspend": True})
+    seen.settle()
+    assert (seen.status.state, seen.status.steps[2].failures, seen.status.steps[2].seconds) == (state, int(code == 69), 100)
 
 
 def test_a_result_that_comes_while_suspended_is_kept() -> None:
@@ -746,7 +750,10 @@ def test_events_tell_why_a_gang_lacks_a_pod() -> None:
     seen = pretraining()
     seen.jobs[seen.current]["status"]["ready"] = 1
     pod = seen.pods[seen.current][1]
-    pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
+    pod["status"] = {
+        "phase": "Pending",
+        "containerStatuses": [{"name": CONTAINER, "state": {"waiting": {"reason": "ContainerCreating"}}}],
+    }
     seen.tell(pod["metadata"]["uid"], "FailedMount", 'secret "s3" not found')
     seen.wait(60)
     seen.settle()

@@ -2,8 +2,7 @@
 
 import json
 
-from tests.unit.test_decide import upstream_ready
-from tests.world import PRETRAIN, digest, world
+from tests.world import PRETRAIN, digest, upstream_ready, world
 
 from nativealign_api.in_use import digests_of, names_file
 from nativealign_api.plan import plan

@@ -13,7 +13,8 @@ from nativealign_api.status import JobStatus, StepStatus
 from nativealign_operator.cache import Cache, Key
 from nativealign_operator.health import Health
 from nativealign_operator.metrics import Metrics
-from nativealign_operator.seen import read_queue
+from nativealign_operator.pod import CONTAINER
+from nativealign_operator.seen import read_child, read_pod, read_queue
 from nativealign_operator.settings import BadSettings, from_environment
 from nativealign_operator.workqueue import WorkQueue
 
@@ -152,13 +153,34 @@ def test_what_is_gone_does_not_come_back_and_its_successor_does() -> None:
     assert [item["metadata"]["uid"] for item in cache.jobs_of("x")] == ["new"]
 
 
-def test_a_pod_that_no_job_made_is_kept_whatever_it_says() -> None:
+@pytest.mark.parametrize("index", ["first", "9" * 5000, "\u00b2"])
+def test_a_pod_that_no_job_made_is_kept_whatever_it_says(index: str) -> None:
     cache = Cache()
     pod = stored("a", 1, owner="x")
-    pod["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": "first"}
-    pod["status"] = {"containerStatuses": [{"state": {"terminated": {"exitCode": 1, "message": '{"index": []}'}}}]}
+    pod["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": index}
+    ended = {"terminated": {"exitCode": 1, "message": '{"index": []}'}}
+    pod["status"] = {"containerStatuses": [{"name": CONTAINER, "state": ended}]}
     cache.put("Pod", pod)
     assert [(found.index, found.message, found.exit_code) for found in cache.pods_of("x")] == [(0, None, 1)]
+
+
+def test_a_sidecar_that_somebody_adds_is_not_taken_for_the_workload() -> None:
+    def ended(name: str, code: int) -> dict[str, Any]:
+        return {"name": name, "state": {"terminated": {"exitCode": code, "reason": "Error"}}}
+
+    pod = stored("a", 1) | {"status": {"phase": "Failed", "containerStatuses": [ended("istio-proxy", 0), ended(CONTAINER, 78)]}}
+    assert read_pod(pod).exit_code == 78
+
+
+def test_a_volume_that_a_policy_adds_is_not_taken_for_a_childs_own() -> None:
+    def volume(config_map: str) -> dict[str, Any]:
+        return {"name": config_map, "projected": {"sources": [{"configMap": {"name": config_map}}]}}
+
+    job = stored("aj-web-clean-filter-0", 1)
+    job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    for volumes, expected in ((["corporate-ca", "aj-web-clean-filter-0-1f"], "aj-web-clean-filter-0-1f"), (["corporate-ca"], None)):
+        job["spec"] = {"template": {"spec": {"volumes": [volume(name) for name in volumes]}}}
+        assert read_child(job, []).config_map == expected
 
 
 def test_a_complete_list_removes_what_it_lacks_but_not_what_is_newer() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.world import ALIGN, SETTINGS, START
+from tests.world import ALIGN, PRETRAIN, SETTINGS, START, pretraining
 
 from nativealign_api.vocabulary import API_VERSION
 from nativealign_operator.cache import Cache, Key
@@ -19,7 +19,6 @@ from nativealign_operator.progress import ProgressBoard
 from nativealign_operator.reconcile import REFUSED_SECONDS, Reconciler
 
 Json = dict[str, Any]
-KEY = Key("AlignJob", "team", "web")
 OVERLOADED = ApiError(503, "ServiceUnavailable", "etcd leader changed")
 
 
@@ -28,7 +27,10 @@ class Apiserver:
     """Keeps no more than what a reconcile asks for, and fails on purpose: it takes the place of `Cluster`."""
 
     spec: Json = field(default_factory=lambda: ALIGN)
+    kind: str = "AlignJob"
     """Of the one job."""
+    code: int = 403
+    """That Jobs are refused with."""
     refusals: Iterator[str] = field(default_factory=lambda: iter(()))
     """Why Jobs are refused, one after the other."""
     failing: str = ""
@@ -51,7 +53,7 @@ class Apiserver:
         if value["kind"] == "Event":
             self.events.append(value["reason"])
         if value["kind"] == "Job" and (why := next(self.refusals, "")):
-            raise ApiError(403, "Forbidden", why)
+            raise ApiError(self.code, "", why)
         made = {"uid": f"uid-{value['kind']}", "creationTimestamp": stamp(START), "resourceVersion": str(next(self.versions))}
         return value | {"metadata": value["metadata"] | made, "status": {}}
 
@@ -87,16 +89,16 @@ class Theatre:
         metadata = {"name": "web", "namespace": "team", "uid": "uid-web", **version}
         job = {
             "apiVersion": API_VERSION,
-            "kind": "AlignJob",
+            "kind": self.server.kind,
             "metadata": metadata,
             "spec": self.server.spec,
             "status": status or {},
         }
-        self.cache.put("AlignJob", job)
+        self.cache.put(self.server.kind, job)
 
     def look(self, times: int = 1) -> float | None:
         """Reconciles; when the next look is due."""
-        return [asyncio.run(self.reconciler.reconcile(KEY)) for _ in range(times)][-1]
+        return [asyncio.run(self.reconciler.reconcile(Key(self.server.kind, "team", "web"))) for _ in range(times)][-1]
 
     def counted(self, state: str) -> float | None:
         return self.metrics.registry.get_sample_value("nativealign_jobs", {"kind": "AlignJob", "state": state})
@@ -129,6 +131,38 @@ def test_a_refusal_is_told_at_once_and_tried_again_at_intervals_also_if_its_word
         assert ready["message"].endswith(f"exceeded quota, used: {tries}")
         assert server.events.count("ChildRefused") == tries + 1
         theatre.now += timedelta(seconds=REFUSED_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "state"),
+    [
+        (400, 'admission webhook "validate.kyverno.svc" denied the request: no team label', "Waiting"),
+        (403, "exceeded quota", "Waiting"),
+        (422, "spec.template: Invalid value", "Stalled"),
+        (500, 'failed calling webhook "mjob.kb.io"', "Waiting"),
+    ],
+)
+def test_whoever_refuses_a_child_is_told_of(code: int, why: str, state: str) -> None:
+    theatre = Theatre(Apiserver(code=code, refusals=itertools.repeat(why)))
+    theatre.put()
+    theatre.look(2)
+    assert (theatre.server.statuses[-1]["state"], theatre.server.events.count("ChildRefused")) == (state, 1)
+
+
+def test_a_gang_is_not_made_while_pods_of_its_name_are_left() -> None:
+    """Somebody has deleted its Job; the pods have a grace in which they have its address."""
+    seen = pretraining()
+    (name, pod) = seen.current, seen.pods[seen.current][0]
+    theatre = Theatre(Apiserver(PRETRAIN, "PretrainJob"), now=seen.now)
+    theatre.put(seen.status.dump())
+    leaving = {"deletionTimestamp": stamp(seen.now + timedelta(seconds=600)), "resourceVersion": "100", "namespace": "team"}
+    theatre.cache.put("Pod", pod | {"metadata": pod["metadata"] | leaving})
+    theatre.look(2)
+    assert theatre.server.statuses[-1]["state"] == "Waiting"
+    assert not theatre.cache.jobs_of("uid-web")
+    theatre.now += timedelta(seconds=600 + seen.job.spec.node_lost_after_seconds)
+    theatre.look(2)
+    assert [job["metadata"]["name"] for job in theatre.cache.jobs_of("uid-web")] == [name]
 
 
 def test_a_refused_child_is_tried_at_once_when_the_spec_has_changed() -> None:
