@@ -40,6 +40,7 @@ ADVICE = {
     "TaintManagerEviction": "the node is gone; the next attempt starts after nodeLostAfterSeconds",
     "ChildRefused": "a quota or a policy says no, or an admission webhook (Kueue's: mjob.kb.io) does not answer",
     "Queued": "is Kueue running, does its managedJobsNamespaceSelector take this namespace in, may the operator list Workloads?",
+    "ChildDeleted": "wait: its pods may store a checkpoint before they end, a training's for up to ten minutes",
     "Inadmissible": NO_QUEUE,
     "ClusterQueueStopped": NO_QUEUE,
     "LocalQueueStopped": NO_QUEUE,
