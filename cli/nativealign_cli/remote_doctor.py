@@ -103,6 +103,9 @@ async def _events(remote: Remote, job: Json, pods: list[Json], known: str) -> li
         events = await remote.events({item["metadata"]["uid"] for item in [job, *children, *pods]})
     except ApiError as error:
         return [Finding(False, f"events cannot be read: {error.message}", "ask for get and list of events")]
-    last = {event["involvedObject"]["name"]: event for event in events}
+    last = {event["involvedObject"]["name"]: event for event in events if "reason" in event}
     troubles = {name: event for name, event in last.items() if event["reason"] in WORTH_TELLING - {known}}
-    return [Finding(False, f"{name}: {e['reason']}: {e['message']}", ADVICE.get(e["reason"], "")) for name, e in troubles.items()]
+    return [
+        Finding(False, f"{name}: {e['reason']}: {e.get('message', '')}", ADVICE.get(e["reason"], ""))
+        for name, e in troubles.items()
+    ]

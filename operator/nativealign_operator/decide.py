@@ -262,8 +262,8 @@ def _pin_inputs(seen: Seen, decision: Decision, message: TerminationMessage) -> 
 
 def _count_time(status: JobStatus, place: _Place, child: Child, now: datetime) -> None:
     """Adds the time of an attempt that has ended, as the Job's own clock tells it; one that waits in a queue costs nothing."""
-    if not child.suspended:
-        _add_time(status, place, child, (child.finished or now) - (child.started or child.created))
+    if child.started:
+        _add_time(status, place, child, (child.finished or now) - child.started)
 
 
 def _count_run(status: JobStatus, place: _Place, child: Child, now: datetime) -> None:
@@ -440,7 +440,8 @@ def _show_progress(seen: Seen, place: _Place, child: Child) -> None:
 
 def _waiting(seen: Seen, decision: Decision, place: _Place, child: Child) -> None:
     """No pod runs, or not all of a gang: why, and since when. Beyond the start deadline it is stalled until the cause is gone."""
-    began = child.started or child.created
+    admitted = child.started is None and seen.job.spec.queue_name is not None  # just now: its clock does not stand yet
+    began = seen.now if admitted else child.started or child.created
     waited = seen.now - began
     deadline = began + timedelta(seconds=seen.job.spec.deadlines.start_seconds)
     own = next((pod.waiting for pod in child.pods if pod.waiting), None)

@@ -77,6 +77,8 @@ class Leading:
         try:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
+                if task.cancelled():  # kopf cancels what it does not know when it ends, and so what a loop waits for
+                    raise RuntimeError("a loop was cancelled")
                 task.result()
         finally:
             await self._stop(running, stop)
@@ -215,7 +217,7 @@ async def supervise(settings: OperatorSettings) -> None:
 async def _campaign(
     lease: Lease, health: Health, metrics: Metrics, settings: OperatorSettings, lead: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Waits for the Lease and leads, again and again."""
+    """Waits for the Lease and leads, again and again. Whoever does not lead any more does not keep the Lease."""
 
     def beat() -> None:
         health.beat(ELECTION, ELECTION_LIMIT)
@@ -225,14 +227,14 @@ async def _campaign(
         await lease.acquire(beat)
         log.info("leading as %s", settings.identity)
         metrics.leader.set(1)
-        leading = asyncio.create_task(lead())
+        both = [asyncio.create_task(lead()), asyncio.create_task(lease.hold(beat))]
         try:
-            await lease.hold(beat)
-            log.warning("the Lease is lost")
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            log.warning("leading has ended, or the Lease is lost")
         finally:
-            leading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await leading
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
             metrics.clear()
 
 

@@ -38,13 +38,14 @@ class _Refusal:
 
     told: tuple[str, str]
     """State and message."""
+    uid: str | None
     generation: int | None
-    """Of the spec that the child was made from."""
+    """Of the job and the spec that the child was made from."""
     until: datetime
     """When it is tried again."""
 
     def holds(self, job: JobObject, now: datetime) -> bool:
-        return self.generation == job.metadata.generation and now < self.until
+        return (self.uid, self.generation) == (job.metadata.uid, job.metadata.generation) and now < self.until
 
 
 class Reconciler:
@@ -112,7 +113,7 @@ class Reconciler:
             progress=self._board.of(key),
             queue=await self._queue(key.namespace, children),
             trouble=await self._trouble(key.namespace, children),
-            refused=refusal.told if (refusal := self._refused.get(key)) else None,
+            refused=refusal.told if (refusal := self._refused.get(key)) and refusal.uid == job.metadata.uid else None,
         )
 
     def _children(self, uid: str) -> list[Child]:
@@ -237,7 +238,9 @@ class Reconciler:
         # quota or policy may give way; a value that no Job may have must be changed
         told = "Stalled" if code == HTTPStatus.UNPROCESSABLE_ENTITY else "Waiting", why
         before, now = self._refused.get(key), self._clock()
-        self._refused[key] = refusal = _Refusal(told, job.metadata.generation, now + timedelta(seconds=REFUSED_SECONDS))
+        self._refused[key] = refusal = _Refusal(
+            told, job.metadata.uid, job.metadata.generation, now + timedelta(seconds=REFUSED_SECONDS)
+        )
         if before and before.told == told:
             decision.again(refusal.until)
         else:

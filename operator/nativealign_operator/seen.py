@@ -16,6 +16,8 @@ from nativealign_operator.pod import CONTAINER, LABEL_JOB_NAME
 
 Json = dict[str, Any]
 
+DISRUPTED = "DisruptionTarget"
+"""Condition of a pod that a drain, an eviction or a preemption ends."""
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 QUEUE_WAITS = {"Evicted": "True", "QuotaReserved": "False"}
 """Conditions of a Workload that tell why it waits, with the status in which they do."""
@@ -220,7 +222,7 @@ def read_pod(pod: Json) -> Pod:
     metadata, status = pod["metadata"], pod.get("status", {})
     container: Json = next((found for found in status.get("containerStatuses") or [] if found["name"] == CONTAINER), {})
     ended = container.get("state", {}).get("terminated") or {}
-    disruption = _condition(status, "DisruptionTarget")
+    disruption = _condition(status, DISRUPTED)
     image = container.get("imageID", "").rpartition("://")[2]
     index = (metadata.get("annotations") or {}).get(COMPLETION_INDEX, "0")
     return Pod(
@@ -235,7 +237,7 @@ def read_pod(pod: Json) -> Pod:
         out_of_memory=ended.get("reason") == "OOMKilled",
         told=ended.get("message", ""),
         waiting=_waiting(status, container),
-        disruption=disruption["reason"] if disruption else None,
+        disruption=disruption.get("reason", DISRUPTED) if disruption else None,
         deleting=when(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
         unreachable="deletionTimestamp" in metadata and _is_unreachable(status, disruption),
         finished=when(ended["finishedAt"]) if ended.get("finishedAt") else None,
@@ -254,9 +256,9 @@ def silent(children: Iterable[Child], now: datetime) -> str | None:
 
 def trouble(events: Iterable[Json]) -> tuple[str, str] | None:
     """Reason and message of the last of an object's events, if it is a trouble: what came before it may be over."""
-    told = [event for event in events if event["reason"] != "Scheduled"]  # by a finer clock than a kubelet's
+    told = [event for event in events if event.get("reason") != "Scheduled"]  # by a finer clock than a kubelet's
     last = max(told, key=lambda event: (told_at(event), event["metadata"]["name"]), default=None)
-    return (last["reason"], last.get("message", "")) if last and last["reason"] in TROUBLES else None
+    return (last["reason"], last.get("message", "")) if last and last.get("reason") in TROUBLES else None
 
 
 def told_at(event: Json) -> datetime:
@@ -297,7 +299,7 @@ def _is_unreachable(status: Json, disruption: Json | None) -> bool:
     """Kubernetes marks the pods of a node that it cannot reach as not ready, and then deletes them by the node's taint. A pod that
     a living node has ended is not ready either, and does not run.
     """
-    by_taint = disruption is not None and disruption["reason"] == "DeletionByTaintManager"
+    by_taint = disruption is not None and disruption.get("reason") == "DeletionByTaintManager"
     return by_taint and status.get("phase") == "Running" and not _condition(status, "Ready")
 
 

@@ -640,6 +640,22 @@ def test_time_in_a_queue_costs_nothing_and_that_of_preempted_pods_does() -> None
     assert seen.status.cost.accelerator_seconds - before == 110 * gpus
 
 
+@pytest.mark.parametrize("suspend", [False, True])
+def test_the_time_in_a_queue_is_no_start_that_takes_too_long(suspend: bool) -> None:
+    """Kueue has let it go, and the Job controller has not written yet that it has started."""
+    seen = pretraining()
+    before = seen.status.cost.step_seconds
+    queued(seen, held=True)
+    spent = seen.status.cost.step_seconds
+    seen.wait(4 * 3600)
+    seen.settle()
+    seen.job.spec = seen.job.spec.model_copy(update={"queue_name": "research", "suspend": suspend})
+    seen.jobs[seen.current]["spec"]["suspend"] = False
+    seen.settle()
+    assert seen.status.state == ("Suspended" if suspend else "Running")
+    assert (seen.status.cost.step_seconds, spent) == (spent, before)
+
+
 def test_a_job_that_is_suspended_in_a_queue_has_cost_nothing() -> None:
     seen = pretraining()
     before = seen.status.cost

@@ -84,9 +84,9 @@ class Theatre:
             lambda: self.now,
         )
 
-    def put(self, status: Json | None = None, generation: int = 1) -> None:
+    def put(self, status: Json | None = None, generation: int = 1, uid: str = "uid-web") -> None:
         version = {"generation": generation, "resourceVersion": str(next(self.server.versions))}
-        metadata = {"name": "web", "namespace": "team", "uid": "uid-web", **version}
+        metadata = {"name": "web", "namespace": "team", "uid": uid, **version}
         job = {
             "apiVersion": API_VERSION,
             "kind": self.server.kind,
@@ -173,6 +173,16 @@ def test_a_refused_child_is_tried_at_once_when_the_spec_has_changed() -> None:
     theatre.put(generation=2)
     theatre.look()
     assert theatre.cache.jobs_of("uid-web")
+
+
+def test_a_refusal_is_not_held_against_another_job_of_the_name() -> None:
+    theatre = Theatre(Apiserver(refusals=iter(["exceeded quota"])))
+    theatre.put()
+    theatre.look(2)
+    theatre.put(uid="uid-other")
+    theatre.look()
+    assert theatre.cache.jobs_of("uid-other")
+    assert theatre.server.statuses[-1]["state"] == "Running"
 
 
 @pytest.mark.parametrize("failing", ["workloads", "events"])
