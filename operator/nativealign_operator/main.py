@@ -16,6 +16,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -52,6 +53,8 @@ class Leading:
         self._take_signals = take_signals
         self._cluster, self._settings, self._metrics, self._health = cluster, settings, metrics, health
         self._cache, self._board = Cache(), ProgressBoard()
+        self._namespaces: tuple[str, ...] = ()
+        """Of the scope, that may be watched; none are all of the cluster."""
         self._queue: WorkQueue[Key] = WorkQueue()
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         """Jobs that wait for a job."""
@@ -60,6 +63,7 @@ class Leading:
     async def run(self) -> None:
         """Raises whatever ends one of the four; never returns by itself."""
         try:
+            self._namespaces = await self._permitted()
             await self._resync_once()
         except Exception:
             self._health.ready = False
@@ -68,7 +72,7 @@ class Leading:
         self._metrics.keep_only(self._cache.keys(KINDS))
         stop = asyncio.Event()
         tasks: list[Coroutine[Any, Any, None]] = [
-            shell.watch(self._cache, self._notice, self._settings, stop, self._take_signals),
+            shell.watch(self._cache, self._notice, self._namespaces, self._settings.identity, stop, self._take_signals),
             self._resync(),
             self._progress(),
             *(self._work(number) for number in range(self._settings.workers)),
@@ -143,14 +147,35 @@ class Leading:
             self._health.beat("resync", 2 * self._settings.resync_seconds + 60)
             await asyncio.sleep(self._settings.resync_seconds)
             try:
+                if await self._permitted() != self._namespaces:
+                    raise RuntimeError("other namespaces of the scope can be watched than before")
                 await self._resync_once()
             except ApiError as error:
                 log.warning("resync: %s", error)
 
+    async def _permitted(self) -> tuple[str, ...]:
+        """The namespaces of the scope but those whose jobs may not be listed: one that was deleted, with its Role, must not hold up
+        the others. Raises ApiError where that are all.
+        """
+        found: list[str] = []
+        refusal: ApiError | None = None
+        for namespace in self._settings.watch_namespaces:
+            try:
+                await anext(self._cluster.pages(path_of(next(iter(KINDS)), namespace)))
+                found.append(namespace)
+            except ApiError as error:
+                if error.code != HTTPStatus.FORBIDDEN:
+                    raise
+                log.warning("namespace %s is left out until its jobs may be listed: %s", namespace, error)
+                refusal = error
+        if refusal and not found:
+            raise refusal
+        return tuple(found)
+
     async def _resync_once(self) -> None:
         """Lists every watched kind; all jobs are due, spread over a while where there are many."""
         for kind in (*KINDS, *shell.CHILDREN):
-            for namespace in self._settings.watch_namespaces or ("",):
+            for namespace in self._namespaces or ("",):
                 await self._list(kind, namespace)
         mine = (key for key in self._cache.keys(KINDS) if key.namespace not in self._settings.excluded_namespaces)
         self._queue.add_spread(mine, RESYNC_PER_SECOND)

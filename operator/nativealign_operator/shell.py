@@ -5,15 +5,15 @@ docs/architecture.md. kopf ends on what it cannot handle; main.py starts it agai
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
+from kopf._cogs.structs.references import Insights  # no public name tells what is watched
 
 from nativealign_api.kinds import KINDS
 from nativealign_api.vocabulary import GROUP, LABEL_JOB, LABEL_KIND, MANAGED_BY, VERSION
 from nativealign_operator.cache import Cache, Json, Key, key_of
-from nativealign_operator.settings import OperatorSettings
 
 CHILDREN = {"Job": ("batch", "v1", "jobs"), "Pod": ("", "v1", "pods")}
 CHILD_SELECTOR = f"app.kubernetes.io/managed-by={MANAGED_BY}"
@@ -72,6 +72,7 @@ def settings() -> kopf.OperatorSettings:
     found.watching.server_timeout = 300
     found.watching.connect_timeout = 10
     found.watching.chunk_size = 500
+    found.process.ultimate_exiting_timeout = None  # else it kills the process ten minutes after watches that were started again
     found.queueing.exit_timeout = 1
     # a worker holds its object's last event, parsed, until it ends: in a burst, five seconds of that (the default) are many objects
     found.queueing.idle_timeout = 0.5
@@ -81,24 +82,35 @@ def settings() -> kopf.OperatorSettings:
 
 
 async def watch(
-    cache: Cache, notice: Notice, operator: OperatorSettings, stop: asyncio.Event, take_signals: Callable[[], None]
+    cache: Cache, notice: Notice, namespaces: Sequence[str], identity: str, stop: asyncio.Event, take_signals: Callable[[], None]
 ) -> None:
-    """Runs until `stop` is set. Raises whatever ends kopf before that.
+    """Runs until `stop` is set; no namespaces are all. Raises whatever ends kopf before that.
 
     kopf takes the process' signals for itself when it starts; `take_signals` takes them back.
     """
-    namespaces = list(operator.watch_namespaces)
-    where: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+    where: dict[str, Any] = {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
     others = asyncio.all_tasks()
+    insights = Insights()
     tasks = await kopf.spawn_tasks(
         registry=registry(cache, notice),
         settings=settings(),
         stop_flag=stop,
         # kopf would ask for the user's name, and a container's user need not have one
-        identity=operator.identity,  # type: ignore[arg-type]  # a NewType of str that kopf does not publish
+        identity=identity,  # type: ignore[arg-type]  # a NewType of str that kopf does not publish
+        insights=insights,
         **where,
     )
     take_signals()
-    await kopf.run_tasks(tasks, ignored=others)
+    await kopf.run_tasks([*tasks, asyncio.create_task(_check_kinds(insights))], ignored=others)
     if not stop.is_set():
         raise RuntimeError("the watches have ended")
+
+
+async def _check_kinds(insights: Insights) -> None:
+    """Raises where kopf lacks a kind: it looks for them once, and a CRD may be listed seconds before it is discovered."""
+    await insights.ready_resources.wait()
+    known = {resource.plural for resource in insights.watched_resources}
+    wanted = {entry.plural for entry in KINDS.values()} | {plural for *_, plural in CHILDREN.values()}
+    if missing := wanted - known:
+        raise RuntimeError(f"not discovered yet: {', '.join(sorted(missing))}")
+    await asyncio.Event().wait()
