@@ -94,7 +94,7 @@ class Resources(Model):
     memory: Bytes | None = None
     """Memory request and limit."""
     shared_memory: Bytes | None = None
-    """Size of /dev/shm, in memory."""
+    """Size of /dev/shm, in memory; with several accelerators or nodes as much as the pod may use by default."""
     extra_resources: dict[str, Quantity] = Field(default={}, max_length=8)
     """Further extended resources for each pod, e.g. rdma/hca: "1"."""
     network_annotations: dict[str, Annotated[str, StringConstraints(max_length=512)]] = Field(default={}, max_length=4)
@@ -410,6 +410,7 @@ class JobSpec(Model):
     image_pull_secrets: Annotated[list[SecretReference], Operational, Field(max_length=8)] = []
     """Secrets to pull the image with."""
     service_account_name: Annotated[ObjectName | None, Operational] = None
-    """Service account of the pods, for workload identity; without it no token is mounted."""
+    """Service account of the pods, for workload identity: the store's keys for its token, by a role of AWS or by the store itself.
+    Without it no token is mounted."""
     ttl_seconds_after_finished: Annotated[int | None, Operational, Field(ge=0, le=31_536_000)] = None
     """When the finished Jobs and pods are removed, in seconds; the object itself stays."""

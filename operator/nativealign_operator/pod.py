@@ -17,6 +17,8 @@ from nativealign_api.vocabulary import (
     DEFAULT_MODEL_CACHE,
     DEFAULT_SCRATCH,
     DEFAULT_SECRETS,
+    ENV_ACCELERATORS,
+    ENV_IDENTITY_TOKEN,
     ENV_JOB,
     ENV_MODEL_CACHE,
     ENV_POD_ADDRESS,
@@ -116,7 +118,10 @@ def _environment(spec: JobSpec, resolved: ResolvedJob, gang: str | None) -> list
     if gang:
         values["MASTER_ADDR"] = f"{gang}-0.{gang}"
     if spec.service_account_name:
-        values["AWS_WEB_IDENTITY_TOKEN_FILE"] = f"{DEFAULT_SECRETS}/{TOKEN_FILE}"
+        # not AWS_WEB_IDENTITY_TOKEN_FILE: where that is set, EKS gives the pod no role
+        values[ENV_IDENTITY_TOKEN] = f"{DEFAULT_SECRETS}/{TOKEN_FILE}"
+    if resolved.resources.gpus_per_node:
+        values[ENV_ACCELERATORS] = str(resolved.resources.gpus_per_node)
     values |= dict(sorted(resolved.resources.environment.items()))
     own = {ENV_WRITER: "metadata.uid", ENV_POD_ADDRESS: "status.podIP"}
     fields = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in own.items()]
@@ -176,8 +181,9 @@ def _volumes(spec: JobSpec, resolved: ResolvedJob, config_map: str, token_audien
     if secrets:
         projected = {"defaultMode": READ_ONLY, "sources": secrets}
         volumes.append({"name": "secrets", "projected": projected, "mountPath": DEFAULT_SECRETS})
-    if resources.shared_memory:
-        memory = {"medium": "Memory", "sizeLimit": resources.shared_memory}
+    if resources.shared_memory or resources.gpus_per_node > 1 or resources.nodes > 1:
+        # NCCL outgrows the 64 MiB that a runtime gives; without a size it is the pod's memory
+        memory = {"medium": "Memory"} | ({"sizeLimit": resources.shared_memory} if resources.shared_memory else {})
         volumes.append({"name": "shared-memory", "emptyDir": memory, "mountPath": "/dev/shm"})
     if resources.model_cache_claim:
         claim = {"claimName": resources.model_cache_claim}

@@ -182,6 +182,24 @@ def test_phases_that_compute_have_the_memory_of_their_step_and_commits_that_of_t
         assert limits["memory"] == expected
 
 
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"gpusPerNode": 1}, None),
+        ({"gpusPerNode": 2}, {"medium": "Memory"}),
+        ({"nodes": 2}, {"medium": "Memory"}),
+        ({"gpusPerNode": 1, "sharedMemory": "8Gi"}, {"medium": "Memory", "sizeLimit": "8Gi"}),
+    ],
+)
+def test_pods_of_several_accelerators_or_nodes_have_shared_memory(
+    resources: dict[str, Any], expected: dict[str, str] | None
+) -> None:
+    pod = _pod(_render("PretrainJob", "train", "train", {"trainResources": resources}))
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume.get("emptyDir") for volume in pod["volumes"]}
+    assert volumes.get(mounts.get("/dev/shm", "")) == expected
+
+
 def test_environment_of_the_user_reaches_the_pod() -> None:
     rendered = _render("PretrainJob", "train", "train")
     assert _environment(rendered)["NCCL_IB_HCA"] == "mlx5"

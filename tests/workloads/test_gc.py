@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from minio.credentials.providers import StaticProvider
 from tests.cluster.s3 import S3Server, s3_server
 from tests.workloads.desk import ALIGN, GOOD, Desk
 
@@ -56,8 +57,9 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
     if request.param == "folder":
         return Shelf(LocalStore(tmp_path / "store"), tmp_path / "store")
     found, data = request.getfixturevalue("server")
-    keys = {"access_key": found.access_key, "secret_key": found.secret_key}
-    return Shelf(S3Store(found.endpoint, found.bucket, tmp_path.name, region=found.region, **keys), data / tmp_path.name)
+    keys = StaticProvider(found.access_key, found.secret_key)
+    store = S3Store(found.endpoint, found.bucket, tmp_path.name, region=found.region, credentials=keys)
+    return Shelf(store, data / tmp_path.name)
 
 
 def week_ago() -> float:
@@ -232,8 +234,8 @@ def test_the_command_frees_what_a_deleted_job_left_and_a_further_run_reuses_the_
 
 
 def _copy(folder: Path, server: S3Server, prefix: str) -> None:
-    keys = {"access_key": server.access_key, "secret_key": server.secret_key}
-    store = S3Store(server.endpoint, server.bucket, prefix, region=server.region, **keys)
+    keys = StaticProvider(server.access_key, server.secret_key)
+    store = S3Store(server.endpoint, server.bucket, prefix, region=server.region, credentials=keys)
     for path in folder.rglob("*"):
         if path.is_file():
             store.upload(path.relative_to(folder).as_posix(), path)

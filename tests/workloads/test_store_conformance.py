@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from minio.credentials.providers import StaticProvider
 from tests.cluster.s3 import S3Server, s3_server
 
 from nativealign_workloads.errors import UsageError
@@ -36,8 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         server.endpoint,
         server.bucket,
         tmp_path.name,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
+        credentials=StaticProvider(server.access_key, server.secret_key),
         region=server.region,
     )
 

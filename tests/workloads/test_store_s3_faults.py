@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from minio.credentials.providers import StaticProvider
 from tests.cluster.s3 import S3Server, s3_server
 from tests.cluster.servers import freeze
 
@@ -19,7 +20,6 @@ from nativealign_workloads.errors import (
     DataError,
     NoSpaceError,
     PermissionDenied,
-    StepError,
     UnavailableError,
     UsageError,
 )
@@ -28,7 +28,6 @@ from nativealign_workloads.store import (
     LocalStore,
     NotFound,
     ObjectStore,
-    credentials_from,
     open_store,
 )
 from nativealign_workloads.store.s3 import S3Store
@@ -47,8 +46,7 @@ def store_at(server: S3Server, prefix: str = "", retries: int = 1) -> S3Store:
         server.endpoint,
         server.bucket,
         prefix,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
+        credentials=StaticProvider(server.access_key, server.secret_key),
         region=server.region,
         retries=retries,
     )
@@ -266,18 +264,6 @@ def test_locations_open_the_store_they_name(tmp_path: Path, monkeypatch: pytest.
             open_store("s3://bucket", **{**arguments, "endpoint": endpoint})
     with pytest.raises(ConfigError, match="CaBundleMissing"):
         open_store("s3://bucket", **{**arguments, "ca_bundle": str(tmp_path / "none.pem")})
-
-
-def test_mounted_credentials_come_before_those_of_the_environment(tmp_path: Path):
-    env = {"AWS_ACCESS_KEY_ID": "env-key", "AWS_SECRET_ACCESS_KEY": "env-secret"}
-    assert credentials_from(env, None) == ("env-key", "env-secret")
-    (tmp_path / "AWS_ACCESS_KEY_ID").write_text("file-key\n")
-    with pytest.raises(ConfigError, match="no AWS_SECRET_ACCESS_KEY"):
-        credentials_from({}, tmp_path)
-    (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text("file-secret")
-    assert credentials_from(env, tmp_path) == ("file-key", "file-secret")
-    with pytest.raises(StepError, match="CredentialsMissing"):
-        credentials_from({}, None)
 
 
 def test_a_missing_object_is_told_from_a_missing_bucket(server: S3Server):

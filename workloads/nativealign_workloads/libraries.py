@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from nativealign_api.resolved import ResolvedJob
-from nativealign_workloads.errors import ConfigError
+from nativealign_api.vocabulary import ENV_ACCELERATORS
+from nativealign_workloads.errors import ConfigError, UnavailableError
 
 NEEDED = ("torch", "transformers", "deepspeed", "accelerate")
 MODELS = ("transformers.modeling_utils", "transformers.generation.utils", "deepspeed.comm", "torch._dynamo")
@@ -55,8 +56,25 @@ def libraries(job: ResolvedJob) -> tuple[str, ...]:
     return ()
 
 
+def check_accelerators() -> None:
+    """Raises UnavailableError AcceleratorMissing where torch has fewer than the pod was given: on processors its work would go on,
+    a hundred times slower.
+    """
+    import torch
+
+    given, usable = int(os.environ.get(ENV_ACCELERATORS, "0")), torch.cuda.device_count()
+    if usable < given:
+        raise UnavailableError(
+            "AcceleratorMissing",
+            f"{usable} of {given} accelerators can be used",
+            "look at the node's driver, and whether the image is the one for accelerators",
+        )
+
+
 def import_libraries() -> None:
-    """Imports them; sets before what they read at that. May be called again. Raises ConfigError PackageMissing."""
+    """Imports them; sets before what they read at that. May be called again. Raises ConfigError PackageMissing, UnavailableError
+    AcceleratorMissing.
+    """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -74,6 +92,7 @@ def import_libraries() -> None:
     with without_detours():
         import torch
 
+        check_accelerators()
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
         for name in MODELS:

@@ -17,6 +17,7 @@ from nativealign_workloads.conduct.prompt import prompt_ids
 from nativealign_workloads.engines.local import Answers, end_ids, penalty, reply_to, too_long
 from nativealign_workloads.engines.protocol import Reply, Request
 from nativealign_workloads.errors import ConfigError, StepError, UnavailableError
+from nativealign_workloads.libraries import check_accelerators
 from nativealign_workloads.model_files import check_model_folder
 
 QUIET = {
@@ -37,7 +38,8 @@ def check_installed() -> None:
 class VllmEngine:
     """Loads once, in a process of its own; `gpus`: accelerators that share the model's tensors.
 
-    Raises NoInputError `ModelNotFound`, ConfigError `PackageMissing`, `PickledWeights`, `RemoteCode` or `ModelUnreadable`.
+    Raises NoInputError `ModelNotFound`, ConfigError `PackageMissing`, `PickledWeights`, `RemoteCode` or `ModelUnreadable`,
+    UnavailableError `AcceleratorMissing`.
     """
 
     def __init__(self, model_dir: Path, sequences: int, precision: str = "BFloat16", gpus: int = 1) -> None:
@@ -140,6 +142,7 @@ def _load(model_dir: Path, sequences: int, precision: str, gpus: int) -> Any:
     check_installed()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    check_accelerators()
     from vllm import LLM
 
     try:

@@ -6,7 +6,7 @@ one conformance test runs against both.
 
 from .base import ANSWER_SECONDS, AlreadyExists, NotFound, ObjectInfo, ObjectStore
 from .local import LocalStore
-from .location import credentials_from, open_store
+from .location import open_store
 
 __all__ = [
     "ANSWER_SECONDS",
@@ -15,6 +15,5 @@ __all__ = [
     "NotFound",
     "ObjectInfo",
     "ObjectStore",
-    "credentials_from",
     "open_store",
 ]

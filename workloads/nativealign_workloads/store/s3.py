@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import certifi
 import urllib3
 from minio import Minio
+from minio.credentials.providers import Provider
 from minio.error import S3Error
 from urllib3.response import BaseHTTPResponse
 
@@ -49,8 +50,7 @@ class S3Store(ObjectStore):
         bucket: str,
         prefix: str = "",
         *,
-        access_key: str,
-        secret_key: str,
+        credentials: Provider,
         region: str | None = None,
         ca_bundle: str | None = None,
         retries: int = 6,
@@ -65,8 +65,7 @@ class S3Store(ObjectStore):
         def client(pool: type[urllib3.PoolManager]) -> Minio:
             return Minio(
                 host,
-                access_key=access_key,
-                secret_key=secret_key,
+                credentials=credentials,
                 secure=secure,
                 region=region or (None if host.endswith("amazonaws.com") else "us-east-1"),
                 http_client=pool(
