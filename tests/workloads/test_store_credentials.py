@@ -13,6 +13,7 @@ from tests.cluster.s3 import S3Server, s3_server
 
 from nativealign_api.vocabulary import ENV_IDENTITY_TOKEN
 from nativealign_workloads.errors import ConfigError, PermissionDenied, StepError, UnavailableError
+from nativealign_workloads.store import credentials
 from nativealign_workloads.store.credentials import credentials_from
 from nativealign_workloads.store.s3 import S3Store
 
@@ -31,10 +32,14 @@ class TokenService:
     valid: timedelta = timedelta(hours=1)
     tokens: list[str] = field(default_factory=list)
     """That were shown, in order."""
+    failures: int = 0
+    """Answers before the first that is none."""
     url: str = ""
 
     def answer(self, token: str) -> tuple[int, str]:
         self.tokens.append(token)
+        if len(self.tokens) <= self.failures:
+            return 503, "<Error/>"
         if token != self.token:
             return 403, "<Error/>"
         expiration = (datetime.now(UTC) + self.valid).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -48,7 +53,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def service(server: S3Server) -> Iterator[TokenService]:
+def service(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenService]:
+    monkeypatch.setattr(credentials, "RETRIES", credentials.RETRIES.new(backoff_factor=0))
     found = TokenService(server)
 
     class Handler(BaseHTTPRequestHandler):
@@ -119,6 +125,21 @@ def test_a_token_that_is_refused_is_told_and_not_shown(server: S3Server, service
     assert "of-nobody" not in str(caught.value)
 
 
+def test_a_service_that_fails_for_a_while_is_outlasted(server: S3Server, service: TokenService, tmp_path: Path):
+    (tmp_path / "token").write_text("projected")
+    store, service.failures = store_with(server, service, tmp_path / "token"), 5
+    store.write("c", b"content")
+    assert len(service.tokens) == 6
+
+
+def test_a_service_that_goes_on_failing_may_come_back(server: S3Server, service: TokenService, tmp_path: Path):
+    (tmp_path / "token").write_text("projected")
+    store, service.failures = store_with(server, service, tmp_path / "token"), 6
+    with pytest.raises(UnavailableError, match="StoreUnavailable"):
+        store.write("c", b"content")
+
+
+@pytest.mark.usefixtures("service")
 def test_a_service_that_does_not_answer_is_one_that_may_come_back(tmp_path: Path):
     (tmp_path / "token").write_text("projected")
     keys = credentials_from({ENV_IDENTITY_TOKEN: str(tmp_path / "token")}, None, NOWHERE, None)

@@ -56,13 +56,11 @@ def libraries(job: ResolvedJob) -> tuple[str, ...]:
     return ()
 
 
-def check_accelerators() -> None:
-    """Raises UnavailableError AcceleratorMissing where torch has fewer than the pod was given: on processors its work would go on,
+def check_accelerators(usable: int) -> None:
+    """Raises UnavailableError AcceleratorMissing where fewer are usable than the pod was given: on processors its work would go on,
     a hundred times slower.
     """
-    import torch
-
-    given, usable = int(os.environ.get(ENV_ACCELERATORS, "0")), torch.cuda.device_count()
+    given = int(os.environ.get(ENV_ACCELERATORS, "0"))
     if usable < given:
         raise UnavailableError(
             "AcceleratorMissing",
@@ -92,8 +90,9 @@ def import_libraries() -> None:
     with without_detours():
         import torch
 
-        check_accelerators()
-        if not torch.cuda.is_available():
+        available = torch.cuda.is_available()  # the driver's count alone says nothing of CUDA
+        check_accelerators(torch.cuda.device_count() if available else 0)
+        if not available:
             os.environ["DS_ACCELERATOR"] = "cpu"
         for name in MODELS:
             importlib.import_module(name)

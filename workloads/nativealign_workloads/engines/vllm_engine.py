@@ -142,7 +142,9 @@ def _load(model_dir: Path, sequences: int, precision: str, gpus: int) -> Any:
     check_installed()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    check_accelerators()
+    import torch
+
+    check_accelerators(torch.cuda.device_count())  # no more is asked of CUDA before vLLM starts its processes
     from vllm import LLM
 
     try:

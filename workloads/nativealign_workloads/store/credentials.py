@@ -3,6 +3,7 @@
 Called by location.
 """
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ SECRET_KEY = "AWS_SECRET_ACCESS_KEY"
 AWS_IDENTITY = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 """One of them is set in a pod whose service account has a role of AWS (EKS: IRSA, Pod Identity)."""
 TIMEOUT = urllib3.Timeout(connect=10, read=30)
-RETRIES = urllib3.Retry(total=5, backoff_factor=0.2, status_forcelist=[429, 500, 502, 503, 504], raise_on_status=False)
+RETRIES = urllib3.Retry(total=5, backoff_factor=0.2, status_forcelist=[429, 500, 502, 503, 504], allowed_methods=None)
 
 
 def credentials_from(env: Mapping[str, str], secrets_dir: Path | None, endpoint: str, ca_bundle: str | None) -> Provider:
@@ -43,6 +44,7 @@ def credentials_from(env: Mapping[str, str], secrets_dir: Path | None, endpoint:
 
 
 def _pool(ca_bundle: str | None) -> urllib3.PoolManager:
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its warnings quote URLs, which have the token
     return urllib3.PoolManager(timeout=TIMEOUT, retries=RETRIES, ca_certs=ca_bundle or certifi.where())
 
 
