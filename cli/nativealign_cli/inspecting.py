@@ -12,7 +12,7 @@ from rich.table import Table
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import ExitCode
 from nativealign_cli.state import Home, Run
-from nativealign_cli.workloads import ask_module, run_module
+from nativealign_cli.workloads import ask_module, run_download
 
 FOLLOW_SECONDS = 0.5
 ENDED = ("Complete", "Failed", "GateFailed", "Suspended")
@@ -118,10 +118,7 @@ def _show_new(path: Path, shown: dict[Path, int], out: Console) -> None:
 def download(home: Home, name: str, folder: Path, worker: bool, store: str | None, err: Console) -> int:
     """The result of a job, or its worker, as a plain folder."""
     run = find_one(home, name, err)
-    if run is None:
-        return ExitCode.NO_INPUT
-    location, record = _location(home, run, store)
-    return run_module("download", location, *(["--worker"] if worker else []), record, folder, err=err)
+    return ExitCode.NO_INPUT if run is None else run_download(*_location(home, run, store), folder, worker, err)
 
 
 def explain(home: Home, name: str, document: str, store: str | None, out: Console, err: Console) -> int:

@@ -25,7 +25,7 @@ from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL
 from nativealign_cli.inspecting import jobs_table, print_job, print_records
 from nativealign_cli.names import fits
 from nativealign_cli.pod_logs import PodLog
-from nativealign_cli.workloads import ask_module, run_module
+from nativealign_cli.workloads import ask_module, run_download
 from nativealign_operator.cluster import ApiError, Cluster, Json
 from nativealign_operator.conditions import finished
 from nativealign_operator.paths import path_of
@@ -243,7 +243,7 @@ async def download(
     async with connected(context, namespace) as remote:
         job = await remote.find(name)
     with recorded(job) as record:
-        return run_module("download", store, *(["--worker"] if worker else []), record, folder, err=err)
+        return run_download(store, record, folder, worker, err)
 
 
 @contextmanager

@@ -28,6 +28,11 @@ def run_module(module: str, store: str | None, *arguments: str | Path, err: Cons
     return subprocess.run(_command(module, store, *arguments), check=False).returncode
 
 
+def run_download(store: str | None, record: Path, folder: Path, worker: bool, err: Console) -> int:
+    """Downloads a job's result, or its worker, with a bar on the terminal; returns the exit code."""
+    return run_module("download", store, *(["--worker"] if worker else []), record, folder, err=err)
+
+
 def ask_module(module: str, store: str | None, *arguments: str | Path, err: Console) -> tuple[int, str]:
     """(exit code, output) of a module; its complaints go to `err`."""
     if _lacks(module, err):

@@ -20,6 +20,9 @@ from nativealign_operator.seen import Progress, Stranger, read_stranger
 
 STEPS = ["inspect", "clean", "dedup", "rewrite", "assess"]
 
+BY_TAINT = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+"""Condition of a pod that a taint of its node ends."""
+
 
 def truths(status: JobStatus) -> dict[str, str]:
     return {condition.type: condition.status for condition in status.conditions}
@@ -282,8 +285,7 @@ def test_a_suspended_job_is_not_held_up_by_a_dead_node_when_it_goes_on(unreachab
     ended, left = seen.pods[seen.current]
     ended["status"] = {"phase": "Failed"}
     if unreachable:
-        disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
-        left["status"]["conditions"] = [disruption, {"type": "Ready", "status": "False"}]
+        left["status"]["conditions"] = [BY_TAINT, {"type": "Ready", "status": "False"}]
     else:
         seen.wait(GANG_GRACE_SECONDS + seen.job.spec.node_lost_after_seconds - 1)
         seen.settle()
@@ -708,11 +710,10 @@ def test_the_pods_of_a_lost_node_are_given_up() -> None:
     seen = pretraining()
     lost = seen.pods[seen.current][1]
     lost["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
-    lost["status"]["conditions"] = [disruption, {"type": "Ready", "status": "True"}]
+    lost["status"]["conditions"] = [BY_TAINT, {"type": "Ready", "status": "True"}]
     seen.settle()
     assert seen.current == "pj-web-train-train-0"  # a taint of a node that lives: its pods end by themselves
-    lost["status"]["conditions"] = [disruption, {"type": "Ready", "status": "False"}]
+    lost["status"]["conditions"] = [BY_TAINT, {"type": "Ready", "status": "False"}]
     seen.settle()
     assert (seen.current, seen.status.steps[2].failures, seen.status.steps[2].disruptions) == ("pj-web-train-train-1", 0, 1)
 
@@ -726,8 +727,7 @@ def test_a_pod_that_a_living_node_ends_for_its_taint_does_not_end_the_others(pha
     seen.run(pods=3)
     drained = seen.pods[seen.current][0]
     drained["metadata"]["deletionTimestamp"] = stamp(seen.now + timedelta(seconds=30))
-    disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
-    drained["status"] |= {"phase": phase, "conditions": [disruption, {"type": "Ready", "status": "False"}]}
+    drained["status"] |= {"phase": phase, "conditions": [BY_TAINT, {"type": "Ready", "status": "False"}]}
     seen.settle()
     assert (seen.current, seen.status.state) == ("aj-web-clean-filter-0", "Running")
 

@@ -17,12 +17,14 @@ from minio.credentials.providers import IamAwsProvider, Provider, StaticProvider
 from nativealign_api.vocabulary import ENV_IDENTITY_TOKEN
 from nativealign_workloads.errors import ConfigError, PermissionDenied, UnavailableError
 
+from .s3_errors import BUSY
+
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 SECRET_KEY = "AWS_SECRET_ACCESS_KEY"
 AWS_IDENTITY = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 """One of them is set in a pod whose service account has a role of AWS (EKS: IRSA, Pod Identity)."""
 TIMEOUT = urllib3.Timeout(connect=10, read=30)
-RETRIES = urllib3.Retry(total=5, backoff_factor=0.2, status_forcelist=[429, 500, 502, 503, 504], allowed_methods=None)
+RETRIES = urllib3.Retry(total=5, backoff_factor=0.2, status_forcelist=BUSY, allowed_methods=None)
 
 
 def credentials_from(env: Mapping[str, str], secrets_dir: Path | None, endpoint: str, ca_bundle: str | None) -> Provider:
