@@ -3,16 +3,16 @@
 import io
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from rich.console import Console
+from tests.serving import QuietHandler, serving
 
 from nativealign_cli import remote, workloads
 from nativealign_cli.inspecting import show_logs
@@ -58,12 +58,12 @@ class Server:
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     """Starts a server that a kubeconfig with a credential plugin leads to."""
-    servers: list[ThreadingHTTPServer] = []
+    servers = ExitStack()
 
     def start(*answers: tuple[int, dict[str, Any]]) -> Server:
         server = Server(list(answers))
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 server.tokens.append(self.headers["Authorization"].removeprefix("Bearer "))
                 code, body = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
@@ -71,19 +71,13 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
                 self.end_headers()
                 self.wfile.write(json.dumps(body).encode())
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        _write_kubeconfig(tmp_path, servers[-1].server_port)
+        _write_kubeconfig(tmp_path, servers.enter_context(serving(Handler)))
         return server
 
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setattr(remote, "WAIT_SECONDS", 0)
-    yield start
-    for server in servers:
-        server.shutdown()
+    with servers:
+        yield start
 
 
 def _write_kubeconfig(folder: Path, port: int) -> None:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.serving import QuietHandler, serving
 from tests.workloads.openai_server import completion
 
 Json = dict[str, Any]
@@ -115,7 +115,7 @@ def batch_server() -> Iterator[BatchServer]:
     """Serves on a free port of 127.0.0.1 until the block ends."""
     state, lock = BatchServer(), threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def _do(self) -> None:
@@ -137,16 +137,5 @@ def batch_server() -> Iterator[BatchServer]:
 
         do_GET = do_POST = do_DELETE = _do
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(Handler) as state.port:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.serving import QuietHandler, serving
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def openai_server() -> Iterator[OpenAIServer]:
     """Serves on a free port of 127.0.0.1 until the block ends."""
     state = OpenAIServer()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -116,17 +117,8 @@ def openai_server() -> Iterator[OpenAIServer]:
                 self.end_headers()
                 self.wfile.write(answer.body or b"")
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield state
-    finally:
-        state.stopping.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as state.port:
+        try:
+            yield state
+        finally:
+            state.stopping.set()

@@ -24,11 +24,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.s3 import S3Server, s3_server
+from tests.serving import QuietHandler, serving
 from tests.workloads.openai_server import OpenAIServer, openai_server
 from tests.workloads.pipeline import (
     RULES,
@@ -107,7 +107,7 @@ class Way:
 def proxy(server: S3Server, way: Way) -> Iterator[str]:
     """The endpoint of a way."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def forward(self) -> None:
@@ -153,23 +153,14 @@ def proxy(server: S3Server, way: Way) -> Iterator[str]:
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward
 
-        def log_message(self, *_: object) -> None:
-            pass
-
         def handle(self) -> None:
             try:
                 super().handle()
             except ConnectionError:  # its process was killed
                 return
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listener.daemon_threads = True
-    threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listener.server_port}"
-    finally:
-        listener.shutdown()
-        listener.server_close()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def _stale(listing: bytes, dice: random.Random) -> bytes:

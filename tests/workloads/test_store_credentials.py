@@ -1,15 +1,14 @@
 """Where the keys of an S3 store come from. The store is a real one; the service that gives keys for a token is played."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tests.cluster.s3 import S3Server, s3_server
+from tests.serving import QuietHandler, serving
 
 from nativealign_api.vocabulary import ENV_IDENTITY_TOKEN
 from nativealign_workloads.errors import ConfigError, PermissionDenied, StepError, UnavailableError
@@ -57,21 +56,16 @@ def service(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Token
     monkeypatch.setattr(credentials, "RETRIES", credentials.RETRIES.new(backoff_factor=0))
     found = TokenService(server)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             code, text = found.answer(parse_qs(urlsplit(self.path).query)["WebIdentityToken"][0])
             self.send_response(code)
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{http.server_port}"
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield found
-    http.shutdown()
+    with serving(Handler) as port:
+        found.url = f"http://127.0.0.1:{port}"
+        yield found
 
 
 def store_with(server: S3Server, service: TokenService, token: Path) -> S3Store:

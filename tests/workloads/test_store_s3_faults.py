@@ -6,14 +6,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from minio.credentials.providers import StaticProvider
 from tests.cluster.s3 import S3Server, s3_server
 from tests.cluster.servers import freeze
+from tests.serving import QuietHandler, serving
 
 from nativealign_workloads.errors import (
     ConfigError,
@@ -66,7 +65,7 @@ class Faults:
 def proxy(server: S3Server, faults: Faults) -> Iterator[S3Server]:
     """A server in front of `server` that forwards everything, the Host header too, except for `faults`."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             if faults.answer:
@@ -99,16 +98,8 @@ def proxy(server: S3Server, faults: Faults) -> Iterator[S3Server]:
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=listener.serve_forever, daemon=True).start()
-    try:
-        yield replace(server, endpoint=f"http://127.0.0.1:{listener.server_port}")
-    finally:
-        listener.shutdown()
-        listener.server_close()
+    with serving(Handler) as port:
+        yield replace(server, endpoint=f"http://127.0.0.1:{port}")
 
 
 def every_call(store: ObjectStore, tmp_path: Path) -> list:
