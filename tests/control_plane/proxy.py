@@ -113,8 +113,8 @@ class Proxy:
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._session.get(url, headers=headers, timeout=timeout) as answer:
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
-            await response.prepare(request)
             with contextlib.suppress(ConnectionResetError):  # the operator was killed
+                await response.prepare(request)
                 async for line in answer.content:
                     for sent in await self._event(line):
                         await response.write(sent)
