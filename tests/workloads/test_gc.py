@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from minio.credentials.providers import StaticProvider
 from tests.cluster.s3 import S3Server, s3_server
 from tests.workloads.desk import ALIGN, GOOD, Desk
+from tests.workloads.stores import store_at
 
 from nativealign_workloads.errors import ConfigError
 from nativealign_workloads.gc.claim import CLAIM
 from nativealign_workloads.gc.sweep import look, remove
 from nativealign_workloads.store import LocalStore, ObjectStore
-from nativealign_workloads.store.s3 import S3Store
 
 OLD, NEW, SOURCE, INPUT, OTHER = (letter * 32 for letter in "abcde")
 DAY = 86400.0
@@ -57,9 +56,7 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
     if request.param == "folder":
         return Shelf(LocalStore(tmp_path / "store"), tmp_path / "store")
     found, data = request.getfixturevalue("server")
-    keys = StaticProvider(found.access_key, found.secret_key)
-    store = S3Store(found.endpoint, found.bucket, tmp_path.name, region=found.region, credentials=keys)
-    return Shelf(store, data / tmp_path.name)
+    return Shelf(store_at(found, tmp_path.name), data / tmp_path.name)
 
 
 def week_ago() -> float:
@@ -234,8 +231,7 @@ def test_the_command_frees_what_a_deleted_job_left_and_a_further_run_reuses_the_
 
 
 def _copy(folder: Path, server: S3Server, prefix: str) -> None:
-    keys = StaticProvider(server.access_key, server.secret_key)
-    store = S3Store(server.endpoint, server.bucket, prefix, region=server.region, credentials=keys)
+    store = store_at(server, prefix)
     for path in folder.rglob("*"):
         if path.is_file():
             store.upload(path.relative_to(folder).as_posix(), path)

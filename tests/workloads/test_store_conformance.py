@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from minio.credentials.providers import StaticProvider
 from tests.cluster.s3 import S3Server, s3_server
+from tests.workloads.stores import store_at
 
 from nativealign_workloads.errors import UsageError
 from nativealign_workloads.store import AlreadyExists, LocalStore, NotFound, ObjectStore
-from nativealign_workloads.store.s3 import S3Store
 
 MIB = 1 << 20
 CLOCK_STEP = 1.05
@@ -32,14 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return LocalStore(tmp_path / "store")
-    server: S3Server = request.getfixturevalue("server")
-    return S3Store(
-        server.endpoint,
-        server.bucket,
-        tmp_path.name,
-        credentials=StaticProvider(server.access_key, server.secret_key),
-        region=server.region,
-    )
+    return store_at(request.getfixturevalue("server"), tmp_path.name)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", "نص".encode(), b"x" * (MIB + 1)])

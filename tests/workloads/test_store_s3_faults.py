@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from minio.credentials.providers import StaticProvider
 from tests.cluster.s3 import S3Server, s3_server
 from tests.cluster.servers import freeze
 from tests.serving import QuietHandler, serving
+from tests.workloads.stores import store_at
 
 from nativealign_workloads.errors import (
     ConfigError,
@@ -29,7 +29,6 @@ from nativealign_workloads.store import (
     ObjectStore,
     open_store,
 )
-from nativealign_workloads.store.s3 import S3Store
 
 MIB = 1 << 20
 
@@ -38,17 +37,6 @@ MIB = 1 << 20
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("s3")) as running:
         yield running
-
-
-def store_at(server: S3Server, prefix: str = "", retries: int = 1) -> S3Store:
-    return S3Store(
-        server.endpoint,
-        server.bucket,
-        prefix,
-        credentials=StaticProvider(server.access_key, server.secret_key),
-        region=server.region,
-        retries=retries,
-    )
 
 
 @dataclass
