@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import S3Server
-from tests.control_plane.campaign import PlayedPods, chosen, run_once, stage, try_each
+from tests.control_plane.campaign import PlayedPods, chosen, run_once, stage, told, try_each
 
 from nativealign_api.kinds import KINDS
 
@@ -32,6 +32,7 @@ def test_a_part_of_the_faults_leaves_what_none_leaves(kind: str, set_up: Stage, 
     assert base.outcome["status"]["state"] == "Complete"
     assert base.twice == []
     print(f"seed {SEED}")
-    results = list(try_each(plane, s3, pods, tmp_path, kind, chosen(kind, base, SEED), base))
+    faults = chosen(kind, base, SEED)
+    results = list(told(try_each(plane, s3, pods, tmp_path, kind, faults, base), len(faults)))
     assert [f"{tried.fault}: {tried.differing}" for tried in results if tried.differing] == []
     assert all(tried.struck for tried in results)
