@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -36,12 +36,19 @@ def show_status(home: Home, name: str | None, output: str, out: Console, err: Co
         runs = home.runs()
         rows = [(run.reference, run.status() or JobStatus(), str(run.report) if run.report.is_file() else "") for run in runs]
         print_records(out, output, [run.record() for run in runs], jobs_table(rows))
+        tell_if_none(runs, str(home.root), err)
         return ExitCode.OK
     run = find_one(home, name, err)
     if run is None:
         return ExitCode.NO_INPUT
     print_job(out, output, run.record(), run.reference, run.status() or JobStatus())
     return ExitCode.OK
+
+
+def tell_if_none(jobs: Sequence[object], where: str, err: Console) -> None:
+    """A name may be misspelt, which an empty table does not show."""
+    if not jobs:
+        err.print(f"no jobs in {where}", highlight=False, soft_wrap=True, markup=False)
 
 
 def print_job(out: Console, output: str, record: object, reference: str, status: JobStatus) -> None:

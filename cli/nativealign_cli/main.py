@@ -36,7 +36,7 @@ Manifests = Annotated[
     list[Path], typer.Argument(help="YAML files with AlignJob, PretrainJob and EvalJob objects.", show_default=False)
 ]
 HomeOption = Annotated[Path, typer.Option("--home", help="Folder of local runs.", envvar="NATIVEALIGN_HOME")]
-JobName = Annotated[str, typer.Argument(help="NAME or KIND/NAME of a job that ran here.", show_default=False)]
+JobName = Annotated[str, typer.Argument(help="NAME or KIND/NAME of a job.", show_default=False)]
 NamespaceOption = Annotated[
     str | None, typer.Option("--namespace", "-n", help="Ask the cluster of your kubeconfig for the jobs of this namespace.")
 ]
@@ -114,7 +114,7 @@ def status(
 ) -> None:
     """Show jobs, or the steps of one job."""
     if namespace:
-        raise typer.Exit(_on_cluster(lambda remote: remote.show_status(context, namespace, name, output, out)))
+        raise typer.Exit(_on_cluster(lambda remote: remote.show_status(context, namespace, name, output, out, err)))
     from nativealign_cli.inspecting import show_status
 
     raise typer.Exit(show_status(Home(home), name, output, out, err))
@@ -214,10 +214,19 @@ def doctor(
     raise typer.Exit(examine(Home(home), name, out))
 
 
+def _existing(store: str | None) -> str | None:
+    """A store to look into: where a folder is misspelt, nothing would be found in it."""
+    if store and "://" not in store and not Path(store).is_dir():
+        raise typer.BadParameter(f"there is no folder {store}; a bucket is s3://{store}")
+    return store
+
+
 @app.command()
 def gc(
     home: HomeOption = HOME,
-    store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; default the store of the home.")] = None,
+    store: Annotated[
+        str | None, typer.Option(callback=_existing, help="Folder or s3://bucket/prefix; default the store of the home.")
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete/--dry-run", help="Remove it, or only say what may go.")] = False,
     min_age_hours: Annotated[float, typer.Option(min=0, help="What was written later stays.")] = 168.0,
     namespaces: Annotated[

@@ -22,7 +22,7 @@ from rich.console import Console
 from nativealign_api.kinds import KINDS
 from nativealign_api.status import JobStatus
 from nativealign_api.vocabulary import API_VERSION, LABEL_JOB, LABEL_KIND, LABEL_STEP, ExitCode
-from nativealign_cli.inspecting import jobs_table, print_job, print_records
+from nativealign_cli.inspecting import jobs_table, print_job, print_records, tell_if_none
 from nativealign_cli.names import fits
 from nativealign_cli.pod_logs import PodLog
 from nativealign_cli.workloads import ask_module, run_download
@@ -118,12 +118,13 @@ def ask(work: Coroutine[Any, Any, int], err: Console) -> int:
     return code
 
 
-async def show_status(context: str | None, namespace: str, name: str | None, output: str, out: Console) -> int:
+async def show_status(context: str | None, namespace: str, name: str | None, output: str, out: Console, err: Console) -> int:
     """All jobs of the namespace, or one with its steps."""
     async with connected(context, namespace) as remote:
         if name is None:
             jobs = await remote.jobs()
             print_records(out, output, jobs, jobs_table([(reference(job), status_of(job), "") for job in jobs]))
+            tell_if_none(jobs, f"namespace {namespace}", err)
             return ExitCode.OK
         job = await remote.find(name)
     print_job(out, output, job, reference(job), status_of(job))

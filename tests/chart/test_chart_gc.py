@@ -35,9 +35,11 @@ def test_there_is_none_unless_it_is_wanted() -> None:
     assert not of_kind(objects({"store": STORE}), "CronJob")
 
 
-@pytest.mark.parametrize("missing", ["bucket", "existingSecret"])
-def test_what_it_needs_is_asked_for(missing: str) -> None:
-    done = render({"store": STORE | {missing: ""}, "gc": ON})
+@pytest.mark.parametrize(
+    ("missing", "store"), [("bucket", {"existingSecret": "s3"}), ("existingSecret", STORE | {"existingSecret": ""})]
+)
+def test_what_it_needs_is_asked_for(missing: str, store: Json) -> None:
+    done = render({"store": store, "gc": ON})
     assert done.returncode != 0
     assert f"store.{missing}: needed where gc.enabled is set" in done.stderr
 

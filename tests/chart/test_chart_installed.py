@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.chart.helm import CHART, HELMS, SCOPED, documents, environment, helm, of_kind
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import CRDS, ControlPlane
 from tests.cluster.s3 import free_port
 
 WAIT_SECONDS = 60.0
@@ -89,6 +89,21 @@ def test_two_releases_side_by_side_upgraded_and_removed(releases: Releases) -> N
     assert "meta.helm.sh/release-name" in releases.install("other", "system", {}, succeeds=False)
     releases.install("other", "system", {}, "--take-ownership")
     releases.install("demo", "system", {}, "--take-ownership")
+
+
+@pytest.mark.parametrize("tool", HELMS)
+def test_a_release_takes_over_the_crds_that_kubectl_applied(releases: Releases) -> None:
+    """As docs/install.md says: by a field manager that Helm 4 does not conflict with."""
+    plane = releases.plane
+    (crd,) = documents((CRDS / "nativealign.dev_evaljobs.yaml").read_text())
+    columns = crd["spec"]["versions"][0]["additionalPrinterColumns"]
+    older = {**crd, "spec": {**crd["spec"], "versions": [crd["spec"]["versions"][0] | {"additionalPrinterColumns": columns[:-1]}]}}
+    plane.kubectl("delete", "--ignore-not-found", "crd", crd["metadata"]["name"])
+    applied = plane.kubectl("apply", "--server-side", "--field-manager=helm", "--filename=-", given=json.dumps(older))
+    assert applied.returncode == 0, applied.stderr
+    releases.install("demo", "system", {}, "--take-ownership")
+    found = plane.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}")[1]
+    assert found["spec"]["versions"][0]["additionalPrinterColumns"] == columns
 
 
 @pytest.mark.parametrize("tool", HELMS)

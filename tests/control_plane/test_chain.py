@@ -34,8 +34,12 @@ def command(site: Site, *arguments: str) -> tuple[int, str]:
 
 
 def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path) -> None:
+    code, told = command(site, "status")
+    assert (code, f"no jobs in namespace {site.namespace}" in told) == (0, True), told
     site.apply("EvalJob", "web", EVALUATE)
     site.reaches("EvalJob", "web", "Waiting", "WaitingForInput")
+    code, told = command(site, "report", "ej/web")
+    assert (code, "EvalJob/web names no store and is not inspected yet" in told) == (64, True), told
     code, told = command(site, "doctor", "ej/web")
     assert (code, "create that job" in told) == (78, True), told
     site.apply("PretrainJob", "web", PRETRAIN)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests import report_records as records
 
+from nativealign_api.status import JobStatus
 from nativealign_workloads.report.gather import Job, load
 from nativealign_workloads.report.page import render
 
@@ -315,6 +316,14 @@ def test_the_command_writes_one_file(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out/report.html").read_text() == render(records.chain())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
+def test_a_job_that_has_not_begun_has_no_store_yet(tmp_path: Path) -> None:
+    job = records.align_job()
+    path = records.write(replace(job, status=JobStatus(state="Waiting")), tmp_path / "store", tmp_path)
+    done = _run("--output", tmp_path / "report.html", path)
+    told = f"error: StoreMissing: {job.kind}/{job.name} names no store and is not inspected yet ("
+    assert (done.returncode, done.stderr.startswith(told)) == (64, True), done.stderr
 
 
 def test_without_a_location_the_store_of_the_job_is_opened(tmp_path: Path) -> None:

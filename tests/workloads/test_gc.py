@@ -246,6 +246,12 @@ def test_a_run_that_this_version_does_not_understand_removes_nothing(tmp_path: P
     assert (done.returncode, "web-1" in done.stderr, "Traceback" in done.stderr) == (78, True, False), done.stderr
 
 
+def test_a_folder_that_is_not_there_is_not_taken_for_an_empty_store(tmp_path: Path) -> None:
+    done = Desk(tmp_path, tmp_path / "store").command("gc", "--store", "aligned")
+    assert done.returncode != 0
+    assert "there is no folder aligned" in done.stderr
+
+
 def test_an_unreadable_list_of_names_removes_nothing(tmp_path: Path) -> None:
     names = tmp_path / "names.json"
     names.write_text("[]")

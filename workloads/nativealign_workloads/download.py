@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     try:
         record = read_status(given.status)
-        store = open_job_store(record, given.store, given.status)
+        store = open_job_store(record, given.store)
         result = result_of(store, collect(record, store), given.worker)
         with tqdm(total=sum(item.size for item in result.items), unit="B", unit_scale=True, disable=None) as bar:
             for size in download(result, given.folder):

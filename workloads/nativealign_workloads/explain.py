@@ -130,7 +130,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     try:
         record = read_status(given.status)
-        store = open_job_store(record, given.store, given.status)
+        store = open_job_store(record, given.store)
         job = collect(record, store)
         if job.kind != "AlignJob":
             raise UsageError("NotAnAlignJob", f"{job.reference} reads no corpus by documents", "name an AlignJob")

@@ -58,6 +58,8 @@ app.kubernetes.io/managed-by: nativealign-operator
 
 {{/* The bucket of jobs that name no store; empty where they must. */}}
 {{- define "nativealign.bucket" -}}
+{{- with .Values.store }}{{ if and .endpoint (not .bucket) (not $.Values.devStore.enabled) -}}
+{{ fail "store.bucket: needed where store.endpoint is set" }}{{ end }}{{ end -}}
 {{- .Values.store.bucket | default (.Values.devStore.enabled | ternary "nativealign" "") -}}
 {{- end -}}
 

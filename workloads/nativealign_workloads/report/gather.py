@@ -80,7 +80,7 @@ def load(path: Path, location: str | None) -> Job:
     Raises NoInputError or UsageError for a file that is none, and the store's errors.
     """
     record = read_status(path)
-    return collect(record, open_job_store(record, location, path))
+    return collect(record, open_job_store(record, location))
 
 
 def collect(record: Json, store: ObjectStore) -> Job:
@@ -121,10 +121,11 @@ def read_status(path: Path) -> Json:
     return record
 
 
-def open_job_store(record: Json, location: str | None, path: Path) -> ObjectStore:
+def open_job_store(record: Json, location: str | None) -> ObjectStore:
     own = record["spec"].get("store") or record["status"].get("pinned", {}).get("store") or {}
     if location is None and not own:
-        raise UsageError("StoreMissing", f"the job of {path} names no store", "give --store")
+        what = f"{record['kind']}/{record['metadata']['name']} names no store and is not inspected yet"
+        raise UsageError("StoreMissing", what, "wait for its step inspect, or give --store")
     uri = location or "/".join(filter(None, (f"s3://{own['bucket']}", own.get("prefix"))))
     bundle = os.environ.get(ENV_STORE_CA) if own.get("caBundle") else None
     return open_store(uri, endpoint=own.get("endpoint"), region=own.get("region"), ca_bundle=bundle, secrets_dir=None)
