@@ -39,7 +39,7 @@ def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path
     site.apply("EvalJob", "web", EVALUATE)
     site.reaches("EvalJob", "web", "Waiting", "WaitingForInput")
     code, told = command(site, "report", "ej/web")
-    assert (code, "EvalJob/web names no store and is not inspected yet" in told) == (64, True), told
+    assert (code, "EvalJob/web names no store and has pinned none yet" in told) == (64, True), told
     code, told = command(site, "doctor", "ej/web")
     assert (code, "create that job" in told) == (78, True), told
     site.apply("PretrainJob", "web", PRETRAIN)

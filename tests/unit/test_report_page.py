@@ -322,7 +322,7 @@ def test_a_job_that_has_not_begun_has_no_store_yet(tmp_path: Path) -> None:
     job = records.align_job()
     path = records.write(replace(job, status=JobStatus(state="Waiting")), tmp_path / "store", tmp_path)
     done = _run("--output", tmp_path / "report.html", path)
-    told = f"error: StoreMissing: {job.kind}/{job.name} names no store and is not inspected yet ("
+    told = f"error: StoreMissing: {job.kind}/{job.name} names no store and has pinned none yet ("
     assert (done.returncode, done.stderr.startswith(told)) == (64, True), done.stderr
 
 

@@ -124,8 +124,8 @@ def read_status(path: Path) -> Json:
 def open_job_store(record: Json, location: str | None) -> ObjectStore:
     own = record["spec"].get("store") or record["status"].get("pinned", {}).get("store") or {}
     if location is None and not own:
-        what = f"{record['kind']}/{record['metadata']['name']} names no store and is not inspected yet"
-        raise UsageError("StoreMissing", what, "wait for its step inspect, or give --store")
+        what = f"{record['kind']}/{record['metadata']['name']} names no store and has pinned none yet"
+        raise UsageError("StoreMissing", what, "give --store; on a cluster, wait for its step inspect")
     uri = location or "/".join(filter(None, (f"s3://{own['bucket']}", own.get("prefix"))))
     bundle = os.environ.get(ENV_STORE_CA) if own.get("caBundle") else None
     return open_store(uri, endpoint=own.get("endpoint"), region=own.get("region"), ca_bundle=bundle, secrets_dir=None)
