@@ -397,6 +397,7 @@ def stage(folder: Path) -> Iterator[tuple[ControlPlane, S3Server, PlayedPods]]:
 
 
 def undisturbed(kind: str) -> Run:
+    """What every other run of the kind is compared with."""
     with tempfile.TemporaryDirectory() as name, stage(Path(name)) as (plane, s3, pods):
         return run_once(plane, s3, pods, Path(name), kind, None)
 
