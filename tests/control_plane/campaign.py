@@ -14,11 +14,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ AT_ONCE = 16
 """Runs: enough that two cores never wait."""
 RUNS_OF_A_PLANE = 400
 """A control plane keeps all that runs left; after thousands it is slow and takes gigabytes."""
+LOOK_SECONDS = 2.0
+"""Between two looks at a run, rare since what all do while they wait takes time from each; so are resyncs and renewed Leases."""
 NOWHERE = S3Server("http://127.0.0.1:9", "none", "none")
 """No command runs."""
 STORE = {"bucket": "alignment", "endpoint": NOWHERE.endpoint, "credentialsSecret": {"name": "s3"}}
@@ -97,6 +100,10 @@ class Run:
     struck: str
     twice: list[str]
     """Children that were created more than once."""
+
+
+Runs = Callable[[str, Fault | None], Run]
+"""One job of a kind with a fault, or undisturbed."""
 
 
 @dataclass(frozen=True)
@@ -241,11 +248,11 @@ def suspend_and_resume(api: ControlPlane, kind: str, namespace: str, child: str)
     def is_gone() -> bool:
         return api.request("GET", path_of("Job", namespace, child))[0] == 404
 
-    poll(runs, f"{child} in {namespace}", WAIT_SECONDS, str)
+    poll(runs, f"{child} in {namespace}", WAIT_SECONDS, str, LOOK_SECONDS)
     api.request("PATCH", path, {"spec": {"suspend": True}}, form=MERGE)
-    poll(is_suspended, f"suspension in {namespace}", WAIT_SECONDS, str)
+    poll(is_suspended, f"suspension in {namespace}", WAIT_SECONDS, str, LOOK_SECONDS)
     api.request("PATCH", path, {"spec": {"suspend": False}}, form=MERGE)
-    poll(is_gone, f"end of {child} in {namespace}", WAIT_SECONDS, str)
+    poll(is_gone, f"end of {child} in {namespace}", WAIT_SECONDS, str, LOOK_SECONDS)
 
 
 @contextmanager
@@ -260,7 +267,8 @@ def operating(plane: ControlPlane, s3: S3Server, folder: Path, namespace: str, b
     settings = {
         "watch_namespaces": namespace,
         "lease_name": namespace,
-        "resync_seconds": "15",
+        "lease_seconds": "60",
+        "resync_seconds": "30",
         "workers": "2",
     }
     current = [start_operator(behind, s3, folder, **settings)]
@@ -284,7 +292,13 @@ def until_finished(api: ControlPlane, kind: str, namespace: str, name: str = "we
     def status() -> Json:
         return api.request("GET", path_of(kind, namespace, name))[1].get("status") or {}
 
-    poll(lambda: status().get("completionTime"), f"end of {kind} in {namespace}", WAIT_SECONDS, lambda: json.dumps(status()), 1.0)
+    poll(
+        lambda: status().get("completionTime"),
+        f"end of {kind} in {namespace}",
+        WAIT_SECONDS,
+        lambda: json.dumps(status()),
+        LOOK_SECONDS,
+    )
 
 
 def outcome_of(api: ControlPlane, kind: str, namespace: str) -> Json:
@@ -353,23 +367,29 @@ def differences(base: Run, found: Run) -> list[str]:
     ]
 
 
-def try_each(
-    plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, faults: list[Fault], base: Run
-) -> Iterator[Tried]:
-    """Runs every fault, some at a time."""
+def attempt(run: Runs, kind: str, fault: Fault, base: Run) -> Tried:
+    """One fault; a run that does not end differs."""
+    try:
+        found = run(kind, fault)
+    except AssertionError as error:
+        return Tried(kind, fault, "", [str(error)])
+    return Tried(kind, fault, found.struck, differences(base, found))
 
-    def attempt(fault: Fault) -> Tried:
-        try:
-            found = run_once(plane, s3, pods, folder, kind, fault)
-        except AssertionError as error:
-            return Tried(kind, fault, "", [str(error)])
-        return Tried(kind, fault, found.struck, differences(base, found))
 
+@contextmanager
+def at_once() -> Iterator[ThreadPoolExecutor]:
+    """Threads for some runs at a time."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
         try:
-            yield from threads.map(attempt, faults)
+            yield threads
         finally:  # who is interrupted does not wait for all the others
             threads.shutdown(cancel_futures=True)
+
+
+def try_each(run: Runs, kind: str, faults: list[Fault], base: Run) -> Iterator[Tried]:
+    """Runs every fault."""
+    with at_once() as threads:
+        yield from threads.map(lambda fault: attempt(run, kind, fault, base), faults)
 
 
 def told(results: Iterable[Tried], count: int) -> Iterator[Tried]:
@@ -396,18 +416,33 @@ def stage(folder: Path) -> Iterator[tuple[ControlPlane, S3Server, PlayedPods]]:
             pods.stop()
 
 
-def undisturbed(kind: str) -> Run:
-    """What every other run of the kind is compared with."""
+@contextmanager
+def own_stage() -> Iterator[Runs]:
+    """A stage of one's own, as what runs there."""
     with tempfile.TemporaryDirectory() as name, stage(Path(name)) as (plane, s3, pods):
-        return run_once(plane, s3, pods, Path(name), kind, None)
+        yield partial(run_once, plane, s3, pods, Path(name))
 
 
-def try_all(kind: str, faults: list[Fault], base: Run) -> Iterator[Tried]:
-    """Runs every fault, however many there are."""
-    for start in range(0, len(faults), RUNS_OF_A_PLANE):
-        some = faults[start : start + RUNS_OF_A_PLANE]
-        with tempfile.TemporaryDirectory() as name, stage(Path(name)) as (plane, s3, pods):
-            yield from try_each(plane, s3, pods, Path(name), kind, some, base)
+def undisturbed(kinds: list[str]) -> dict[str, Run]:
+    """By kind, what every other run of it is compared with."""
+    with own_stage() as run:
+        return {kind: run(kind, None) for kind in kinds}
+
+
+def try_all(faults: list[tuple[str, Fault]], bases: dict[str, Run]) -> Iterator[Tried]:
+    """Runs every fault of every kind, however many there are: the next stage opens while the last runs of one are under way."""
+    under_way = deque[Future[Tried]]()
+    with ExitStack() as older, ExitStack() as newer, at_once() as threads:
+        for start in range(0, len(faults), RUNS_OF_A_PLANE):
+            while len(under_way) > 3 * AT_ONCE:
+                yield under_way.popleft().result()
+            older.close()
+            older.push(newer.pop_all())
+            run = newer.enter_context(own_stage())
+            some = faults[start : start + RUNS_OF_A_PLANE]
+            under_way.extend(threads.submit(attempt, run, kind, fault, bases[kind]) for kind, fault in some)
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def read_journal() -> list[Tried]:
@@ -445,25 +480,26 @@ def main(kinds: list[str]) -> int:
         sys.exit("commit the operator and the API first: the rows name a commit")
     found = read_journal()
     known = {(tried.kind, tried.fault) for tried in found}
+    missing = [(kind, *pair) for kind in kinds for pair in FAULTS if not has_row(kind, *pair)]
+    if not missing:
+        print(f"{PAGE.relative_to(ROOT)} has the rows of every point")
+        return 0
+    bases = undisturbed(list(dict.fromkeys(kind for kind, *_ in missing)))
+    every = [
+        (kind, fault) for kind, base in bases.items() for fault in points(kind, base) if (kind, fault.on, fault.what) in missing
+    ]
+    left = [point for point in every if point not in known]
+    last = {(kind, fault.on, fault.what): fault for kind, fault in every}
     JOURNAL.parent.mkdir(exist_ok=True)
     with JOURNAL.open("a") as journal:
-        for kind in kinds:
-            missing = {pair for pair in FAULTS if not has_row(kind, *pair)}
-            if not missing:
-                print(f"{kind}: {PAGE.relative_to(ROOT)} has the rows of every point")
-                continue
-            base = undisturbed(kind)
-            every = [fault for fault in points(kind, base) if (fault.on, fault.what) in missing]
-            last = {(fault.on, fault.what): fault for fault in every}
-            left = [fault for fault in every if (kind, fault) not in known]
-            for tried in told(try_all(kind, left, base), len(left)):
-                print(json.dumps({"commit": commit, "tried": dataclasses.asdict(tried)}), file=journal, flush=True)
-                found.append(tried)
-                if tried.fault in last.values():
-                    write_row(kind, tried.fault.on, tried.fault.what, commit, found)
-            for on, what in FAULTS:  # those too whose last point stood in the journal
-                if (on, what) in missing:
-                    write_row(kind, on, what, commit, found)
+        for tried in told(try_all(left, bases), len(left)):
+            print(json.dumps({"commit": commit, "tried": dataclasses.asdict(tried)}), file=journal, flush=True)
+            found.append(tried)
+            row = tried.kind, tried.fault.on, tried.fault.what
+            if tried.fault == last[row]:
+                write_row(*row, commit, found)
+    for row in missing:  # those too whose last point stood in the journal
+        write_row(*row, commit, found)
     return int(any(tried.differing for tried in found))
 
 
