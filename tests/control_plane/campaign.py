@@ -43,7 +43,7 @@ END = "<!-- end -->"
 """Of the page's table."""
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
 """What was tried, and at which commit."""
-AT_ONCE = 16
+AT_ONCE = 24
 """Runs: enough that two cores never wait."""
 RUNS_OF_A_PLANE = 400
 """A control plane keeps all that runs left; after thousands it is slow and takes gigabytes."""
