@@ -98,7 +98,7 @@ def finished_status(plane: ControlPlane, folder: Path) -> Json:
     plane.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
     pods = PlayedPods(plane)
     pods.start()
-    run_once(plane, NOWHERE, pods, folder, "EvalJob", None)
+    run_once(plane, NOWHERE, pods, folder, "EvalJob")
     pods.stop()
     (job,) = plane.request("GET", f"/apis/{API_VERSION}/evaljobs")[1]["items"]
     plane.request("DELETE", f"/api/v1/namespaces/{job['metadata']['namespace']}")

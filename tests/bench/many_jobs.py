@@ -125,7 +125,7 @@ def ratios(own: Json, peer: Json) -> Json:
 def writes(folder: Path) -> Json:
     """API writes of the operator, events included."""
     with stage(folder / "small") as (plane, s3, pods):
-        runs = {kind: run_once(plane, s3, pods, folder, kind, None) for kind in KINDS}
+        runs = {kind: run_once(plane, s3, pods, folder, kind) for kind in KINDS}
     return {kind: _counts(run.writes, len(run.outcome["Job"])) for kind, run in runs.items()}
 
 

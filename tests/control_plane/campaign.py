@@ -1,4 +1,4 @@
-"""The fault campaign: a job of each kind, and one fault at every write and every event; what is there in the end must be the same.
+"""The fault campaign: a job of each kind, and each fault at every write and every event; what is there in the end must be the same.
 
 `python -m tests.control_plane.campaign [KIND …]` runs every point and writes docs/reliability.md; one that was stopped goes on
 where it was. The tests run a seeded part. Pods are played: each ends at once with what its phase would say, so that a run takes
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,7 +26,7 @@ from typing import Any
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.s3 import S3Server
 from tests.control_plane.kubelet import AWAY, NODE, STRATEGIC, bind, living, path_of_pod, remove, rest
-from tests.control_plane.proxy import FAULTS, Fault, Proxy, proxy
+from tests.control_plane.proxy import FAULTS, Fault, Place, Proxy, proxy
 from tests.control_plane.site import WAIT_SECONDS, poll, start_operator
 from tests.world import World, world
 
@@ -43,8 +43,10 @@ END = "<!-- end -->"
 """Of the page's table."""
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
 """What was tried, and at which commit."""
-AT_ONCE = 24
+AT_ONCE = 16
 """Runs: enough that two cores never wait."""
+APART = {"write": 16, "list": 16, "event": 45}
+"""From one fault of a run to the next: four children, when what the first did is long over."""
 RUNS_OF_A_PLANE = 400
 """A control plane keeps all that runs left; after thousands it is slow and takes gigabytes."""
 LOOK_SECONDS = 2.0
@@ -96,14 +98,18 @@ class Run:
 
     outcome: Json
     writes: list[str]
-    events: int
-    struck: str
+    places: dict[str, list[Place]]
+    """Of the writes and the events."""
+    struck: dict[Fault, str]
+    """Where the faults struck that did."""
     twice: list[str]
     """Children that were created more than once."""
 
 
-Runs = Callable[[str, Fault | None], Run]
-"""One job of a kind with a fault, or undisturbed."""
+Faults = tuple[Fault, ...]
+"""Of one run."""
+Runs = Callable[[str, Faults], Run]
+"""One job of a kind with faults, or undisturbed."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,7 @@ def _write(api: ControlPlane, pod: Json, phase: str, state: Json, address: str |
     api.request("PATCH", f"{path_of_pod(pod)}/status", body, form=STRATEGIC)
 
 
-def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, fault: Fault | None) -> Run:
+def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, kind: str, faults: Faults = ()) -> Run:
     """One job of a kind in a namespace of its own, with an operator and a proxy of its own."""
     api = plane.anew()
     namespace = str(api.request("POST", "/api/v1/namespaces", {"metadata": {"generateName": "fault-"}})[1]["metadata"]["name"])
@@ -210,7 +216,7 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
     create(api, kind, namespace, JOBS[kind] | references)
     step, child = HELD.get(kind, ("", ""))
     pods.held.add(f"{namespace}/{step}")
-    with proxy(plane, fault) as between, operating(api, s3, folder / namespace, namespace, between):
+    with proxy(plane, faults) as between, operating(api, s3, folder / namespace, namespace, between):
         if child:
             suspend_and_resume(api, kind, namespace, child)
         pods.held.discard(f"{namespace}/{step}")
@@ -218,7 +224,7 @@ def run_once(plane: ControlPlane, s3: S3Server, pods: PlayedPods, folder: Path, 
         outcome = outcome_of(api, kind, namespace)
     # or every look at the living pods goes through those of all runs before
     api.request("DELETE", f"{path_of('Pod', namespace)}?gracePeriodSeconds=0")
-    return Run(outcome, between.writes, between.events, between.struck, pods.twice(namespace))
+    return Run(outcome, between.writes, between.places, between.struck, pods.twice(namespace))
 
 
 def create(api: ControlPlane, kind: str, namespace: str, spec: Json) -> None:
@@ -326,8 +332,8 @@ def _without_times(value: Any) -> Any:
 
 def points(kind: str, base: Run) -> list[Fault]:
     """Every fault at every write and event of the undisturbed run."""
-    counts = {"write": len(base.writes), "event": base.events, "list": len(base.writes)}
-    return [Fault(on, what, number) for on, what in FAULTS for number in range(1, counts[on] + 1)]
+    at = base.places | {"list": base.places["write"]}
+    return [Fault(on, what, place) for on, what in FAULTS for place in at[on]]
 
 
 def chosen(kind: str, base: Run, seed: int) -> list[Fault]:
@@ -338,11 +344,12 @@ def chosen(kind: str, base: Run, seed: int) -> list[Fault]:
     """
     draw = random.Random(f"{kind}:{seed}")
     last = max(number for number, write in enumerate(base.writes, 1) if write.startswith("PATCH"))
-    at = defaultdict[str, list[int]](list, {"event": list(range(1, base.events // 2 + 1)), "list": list(range(1, last + 1))})
-    for number, write in enumerate(base.writes[:last], 1):
-        at[kind_of_write(write)].append(number)
-    places = [(on, what, place) for on, what in FAULTS for place in (WRITES if on == "write" else [on])]
-    return [Fault(on, what, draw.choice(at[place])) for on, what, place in places if dealt_to(what, place, seed) == kind]
+    writes, events = base.places["write"][:last], base.places["event"]
+    at = defaultdict[str, list[Place]](list, {"event": events[: len(events) // 2], "list": writes})
+    for place, write in zip(writes, base.writes, strict=False):
+        at[kind_of_write(write)].append(place)
+    sorts = [(on, what, sort) for on, what in FAULTS for sort in (WRITES if on == "write" else [on])]
+    return [Fault(on, what, draw.choice(at[sort])) for on, what, sort in sorts if dealt_to(what, sort, seed) == kind]
 
 
 def kind_of_write(write: str) -> str:
@@ -352,9 +359,9 @@ def kind_of_write(write: str) -> str:
     return f"{method} {parts[3] if len(parts) > 3 else parts[1]}"
 
 
-def dealt_to(fault: str, place: str, seed: int) -> str:
+def dealt_to(fault: str, sort: str, seed: int) -> str:
     """The kind of job to which the seed deals a fault at a kind of write, at an event or at a list."""
-    return random.Random(f"{fault}:{place}:{seed}").choice(WRITES.get(place, list(KINDS)))
+    return random.Random(f"{fault}:{sort}:{seed}").choice(WRITES.get(sort, list(KINDS)))
 
 
 def differences(base: Run, found: Run) -> list[str]:
@@ -367,13 +374,19 @@ def differences(base: Run, found: Run) -> list[str]:
     ]
 
 
-def attempt(run: Runs, kind: str, fault: Fault, base: Run) -> Tried:
-    """One fault; a run that does not end differs."""
+def attempt(run: Runs, kind: str, faults: Faults, base: Run) -> list[Tried]:
+    """One run; one that does not end differs. Its faults are tried alone where it differs, and so is one that did not strike."""
+    struck, differing = dict[Fault, str](), list[str]()
     try:
-        found = run(kind, fault)
+        found = run(kind, faults)
+        struck, differing = found.struck, differences(base, found)
     except AssertionError as error:
-        return Tried(kind, fault, "", [str(error)])
-    return Tried(kind, fault, found.struck, differences(base, found))
+        differing = [str(error)]
+    if len(faults) == 1:
+        return [Tried(kind, fault, struck.get(fault, ""), differing) for fault in faults]
+    fine = {} if differing else struck
+    alone = [tried for fault in faults if fault not in fine for tried in attempt(run, kind, (fault,), base)]
+    return [Tried(kind, fault, where, []) for fault, where in fine.items()] + alone
 
 
 @contextmanager
@@ -389,7 +402,8 @@ def at_once() -> Iterator[ThreadPoolExecutor]:
 def try_each(run: Runs, kind: str, faults: list[Fault], base: Run) -> Iterator[Tried]:
     """Runs every fault."""
     with at_once() as threads:
-        yield from threads.map(lambda fault: attempt(run, kind, fault, base), faults)
+        for tried in threads.map(lambda fault: attempt(run, kind, (fault,), base), faults):
+            yield from tried
 
 
 def told(results: Iterable[Tried], count: int) -> Iterator[Tried]:
@@ -426,30 +440,47 @@ def own_stage() -> Iterator[Runs]:
 def undisturbed(kinds: list[str]) -> dict[str, Run]:
     """By kind, what every other run of it is compared with."""
     with own_stage() as run:
-        return {kind: run(kind, None) for kind in kinds}
+        return {kind: run(kind, ()) for kind in kinds}
 
 
-def try_all(faults: list[tuple[str, Fault]], bases: dict[str, Run]) -> Iterator[Tried]:
-    """Runs every fault of every kind, however many there are: the next stage opens while the last runs of one are under way."""
-    under_way = deque[Future[Tried]]()
+def shared(points: list[tuple[str, Fault]]) -> list[tuple[str, Faults]]:
+    """The runs, by kind of job: some of the same fault in each, far apart."""
+    rows = defaultdict[tuple[str, str, str], list[Fault]](list)
+    for kind, fault in points:
+        rows[kind, fault.on, fault.what].append(fault)
+    return [
+        (kind, tuple(faults[first :: APART[on]]))
+        for (kind, on, _), faults in rows.items()
+        for first in range(min(APART[on], len(faults)))
+    ]
+
+
+def try_all(runs: list[tuple[str, Faults]], bases: dict[str, Run]) -> Iterator[Tried]:
+    """All runs, however many there are: the next stage opens while the last runs of one are under way."""
+    under_way = deque[Future[list[Tried]]]()
     with ExitStack() as older, ExitStack() as newer, at_once() as threads:
-        for start in range(0, len(faults), RUNS_OF_A_PLANE):
+        for start in range(0, len(runs), RUNS_OF_A_PLANE):
             while len(under_way) > 3 * AT_ONCE:
-                yield under_way.popleft().result()
+                yield from under_way.popleft().result()
             older.close()
             older.push(newer.pop_all())
             run = newer.enter_context(own_stage())
-            some = faults[start : start + RUNS_OF_A_PLANE]
-            under_way.extend(threads.submit(attempt, run, kind, fault, bases[kind]) for kind, fault in some)
+            some = runs[start : start + RUNS_OF_A_PLANE]
+            under_way.extend(threads.submit(attempt, run, kind, faults, bases[kind]) for kind, faults in some)
         while under_way:
-            yield under_way.popleft().result()
+            yield from under_way.popleft().result()
 
 
 def read_journal() -> list[Tried]:
     """What was tried with the code as it is now."""
     lines = [json.loads(line) for line in JOURNAL.read_text().splitlines()] if JOURNAL.exists() else []
     same = {commit for commit in {line["commit"] for line in lines} if has_code_of(commit)}
-    return [Tried(**line["tried"] | {"fault": Fault(**line["tried"]["fault"])}) for line in lines if line["commit"] in same]
+    return [_read_tried(line["tried"]) for line in lines if line["commit"] in same]
+
+
+def _read_tried(value: Json) -> Tried:
+    fault = value["fault"]
+    return Tried(**value | {"fault": Fault(**fault | {"place": Place(**fault["place"])})})
 
 
 def write_row(kind: str, on: str, what: str, commit: str, found: list[Tried]) -> None:
@@ -489,14 +520,15 @@ def main(kinds: list[str]) -> int:
         (kind, fault) for kind, base in bases.items() for fault in points(kind, base) if (kind, fault.on, fault.what) in missing
     ]
     left = [point for point in every if point not in known]
-    last = {(kind, fault.on, fault.what): fault for kind, fault in every}
+    untried = Counter((kind, fault.on, fault.what) for kind, fault in left)
     JOURNAL.parent.mkdir(exist_ok=True)
     with JOURNAL.open("a") as journal:
-        for tried in told(try_all(left, bases), len(left)):
+        for tried in told(try_all(shared(left), bases), len(left)):
             print(json.dumps({"commit": commit, "tried": dataclasses.asdict(tried)}), file=journal, flush=True)
             found.append(tried)
             row = tried.kind, tried.fault.on, tried.fault.what
-            if tried.fault == last[row]:
+            untried[row] -= 1
+            if not untried[row]:
                 write_row(*row, commit, found)
     for row in missing:  # those too whose last point stood in the journal
         write_row(*row, commit, found)

@@ -1,4 +1,4 @@
-"""A proxy between operator and apiserver that does one bad thing, once: at the n-th write or the n-th watch event.
+"""A proxy between operator and apiserver that does bad things, each once: at the n-th write or watch event after a child.
 
     write  crash-before, crash-after   the operator is killed before, or after, the apiserver has done it
            drop                        done, and the answer is lost
@@ -9,7 +9,8 @@
            gone                        the watch ends with 410 in its place: what it stood at is compacted
     list   stale                       at the n-th write the operator is killed, and finds the lists of its first start again
 
-Renewals of the Lease are not counted. One proxy serves one operator.
+Renewals of the Lease are not counted. One proxy serves one operator. What is after a child, a Job that is asked for the first time,
+does not depend on how often something was tried before it.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ import contextlib
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,31 +40,46 @@ FAULTS = [
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What happens, and at which write or event (counted from 1)."""
+class Place:
+    """The n-th write or event (from 1) after a child, or before the first one."""
 
-    on: str
-    what: str
+    child: str
     number: int
 
     def __str__(self) -> str:
-        return f"{self.on} {self.number}: {self.what}"
+        return f"{self.number} after {self.child or 'the start'}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens, and at which write or event."""
+
+    on: str
+    what: str
+    place: Place
+
+    def __str__(self) -> str:
+        return f"{self.on} {self.place}: {self.what}"
 
 
 @dataclass
 class Proxy:
-    """Counts, and does its one fault."""
+    """Counts, and does its faults."""
 
     upstream: str
     token: str
-    fault: Fault | None
+    faults: Sequence[Fault]
     kill: Callable[[], None] = lambda: None
     """Kills the operator and starts it again."""
     port: int = 0
     writes: list[str] = field(default_factory=list)
-    events: int = 0
-    struck: str = ""
-    """Where the fault struck."""
+    places: dict[str, list[Place]] = field(default_factory=lambda: {"write": [], "event": []})
+    """Of the writes and the events so far."""
+    struck: dict[Fault, str] = field(default_factory=dict)
+    """Where the faults struck that did."""
+    _children: list[str] = field(default_factory=lambda: [""])
+    _after: Counter[str] = field(default_factory=Counter)
+    """How many writes and events there were after the last child."""
     _first: dict[str, Json] = field(default_factory=dict)
     """First version of each object seen in a watch, by uid."""
     _lists: dict[str, bytes] = field(default_factory=dict)
@@ -92,8 +109,12 @@ class Proxy:
 
     async def _write(self, request: web.Request, url: str, headers: dict[str, str], body: bytes) -> web.Response:
         self.writes.append(f"{request.method} {request.path}")
-        what = self._due("write", len(self.writes), self.writes[-1])
-        if self._due("list", len(self.writes), self.writes[-1]):
+        place = self._place("write")
+        what = self._due("write", place, self.writes[-1])
+        is_stale = self._due("list", place, self.writes[-1])
+        if request.method == "POST" and request.path.endswith("/jobs"):
+            self._ask_for(json.loads(body)["metadata"]["name"])
+        if is_stale:
             self._stale_lists = dict(self._lists)
             await self._crash()
         if what == "crash-before":
@@ -126,10 +147,10 @@ class Proxy:
         event = json.loads(line)
         if event["type"] in ("BOOKMARK", "ERROR"):
             return [line]
-        self.events += 1
+        place = self._place("event")
         metadata = event["object"]["metadata"]
         first = self._first.setdefault(metadata["uid"], event)
-        what = self._due("event", self.events, f"{event['type']} {event['object'].get('kind')} {metadata['name']}")
+        what = self._due("event", place, f"{event['type']} {event['object'].get('kind')} {metadata['name']}")
         if what == "crash":
             await self._crash()
         if what == "delay":
@@ -137,11 +158,22 @@ class Proxy:
         stale = json.dumps({"type": "MODIFIED", "object": first["object"]}).encode() + b"\n"
         return {"drop": [], "gone": [GONE], "duplicate": [line, line], "stale": [line, stale]}.get(what, [line])
 
-    def _due(self, on: str, number: int, where: str) -> str:
-        if self.fault and (self.fault.on, self.fault.number) == (on, number) and not self.struck:
-            self.struck = where
-            return self.fault.what
-        return ""
+    def _place(self, on: str) -> Place:
+        self._after[on] += 1
+        self.places[on].append(Place(self._children[-1], self._after[on]))
+        return self.places[on][-1]
+
+    def _ask_for(self, child: str) -> None:
+        if child not in self._children:
+            self._children.append(child)
+            self._after.clear()
+
+    def _due(self, on: str, place: Place, where: str) -> str:
+        due = next((fault for fault in self.faults if (fault.on, fault.place) == (on, place)), None)
+        if due is None:
+            return ""
+        self.struck[due] = where
+        return due.what
 
     async def _crash(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.kill)
@@ -167,10 +199,10 @@ class Proxy:
 
 
 @contextmanager
-def proxy(plane: ControlPlane, fault: Fault | None) -> Iterator[Proxy]:
+def proxy(plane: ControlPlane, faults: Sequence[Fault]) -> Iterator[Proxy]:
     """A proxy for the time of a block, in a thread of its own."""
     connection = plane.connection
-    found = Proxy(f"https://{connection.host}:{connection.port}", plane.token, fault)
+    found = Proxy(f"https://{connection.host}:{connection.port}", plane.token, faults)
     ready, loop = threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(found.serve(ready, stop),), daemon=True)

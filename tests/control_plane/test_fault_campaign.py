@@ -22,7 +22,7 @@ def run() -> Iterator[Runs]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_of_the_faults_leaves_what_none_leaves(kind: str, run: Runs) -> None:
-    base = run(kind, None)
+    base = run(kind, ())
     assert base.outcome["status"]["state"] == "Complete"
     assert base.twice == []
     print(f"seed {SEED}")
