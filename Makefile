@@ -76,7 +76,7 @@ e2e: $(VENV)/.dev ## images, chart and quickstart on a real node under container
 	$(BIN)/python -m tests.cluster.node
 	unshare --net --mount --pid --fork --kill-child --mount-proc sh -c '$(BIN)/pytest -q -rP tests/e2e; exit $$?'
 
-fault-campaign: $(VENV)/.dev ## every fault at every write and event of the operator (hours); writes docs/reliability.md
+fault-campaign: $(VENV)/.dev ## every fault at every write and event of the operator (an hour); writes docs/reliability.md
 	$(BIN)/python -m tests.control_plane.campaign
 
 store-campaign: $(VENV)/.dev ## an AlignJob on S3 by failing workers over a failing wire, 200 schedules (an hour)
