@@ -44,7 +44,7 @@ END = "<!-- end -->"
 JOURNAL = ROOT / "build" / "fault-campaign.jsonl"
 """What was tried, and at which commit."""
 AT_ONCE = 16
-"""Runs: enough that two cores never wait."""
+"""Runs: on two cores more are not faster."""
 APART = {"write": 16, "list": 16, "event": 45}
 """From one fault of a run to the next: four children, when what the first did is long over."""
 RUNS_OF_A_PLANE = 400
@@ -389,23 +389,6 @@ def attempt(run: Runs, kind: str, faults: Faults, base: Run) -> list[Tried]:
     return [Tried(kind, fault, where, []) for fault, where in fine.items()] + alone
 
 
-@contextmanager
-def at_once() -> Iterator[ThreadPoolExecutor]:
-    """Threads for some runs at a time."""
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        try:
-            yield threads
-        finally:  # who is interrupted does not wait for all the others
-            threads.shutdown(cancel_futures=True)
-
-
-def try_each(run: Runs, kind: str, faults: list[Fault], base: Run) -> Iterator[Tried]:
-    """Runs every fault."""
-    with at_once() as threads:
-        for tried in threads.map(lambda fault: attempt(run, kind, (fault,), base), faults):
-            yield from tried
-
-
 def told(results: Iterable[Tried], count: int) -> Iterator[Tried]:
     """Prints how each of so many went, and how long the rest takes."""
     began = time.monotonic()
@@ -453,6 +436,16 @@ def shared(points: list[tuple[str, Fault]]) -> list[tuple[str, Faults]]:
         for (kind, on, _), faults in rows.items()
         for first in range(min(APART[on], len(faults)))
     ]
+
+
+@contextmanager
+def at_once() -> Iterator[ThreadPoolExecutor]:
+    """Threads for some runs at a time."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        try:
+            yield threads
+        finally:  # who is interrupted does not wait for all the others
+            threads.shutdown(cancel_futures=True)
 
 
 def try_all(runs: list[tuple[str, Faults]], bases: dict[str, Run]) -> Iterator[Tried]:

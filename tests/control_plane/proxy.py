@@ -169,11 +169,16 @@ class Proxy:
             self._after.clear()
 
     def _due(self, on: str, place: Place, where: str) -> str:
-        due = next((fault for fault in self.faults if (fault.on, fault.place) == (on, place)), None)
+        left = (fault for fault in self.faults if fault.on == on and fault not in self.struck)
+        due = next((fault for fault in left if self._has_come(fault.place, place)), None)
         if due is None:
             return ""
         self.struck[due] = where
         return due.what
+
+    def _has_come(self, due: Place, place: Place) -> bool:
+        """Or is over: not every run has as many writes and events after a child."""
+        return place == due or due.child in self._children[:-1]
 
     async def _crash(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.kill)
