@@ -157,13 +157,15 @@ class Failure:
 
 
 ANSWERED = 4
+SILENCE = 3
+"""Seconds after which a silent expert is given up, in which it can well give its first answers beside other tests."""
 FAILURES = {
     "429": Failure(
         error(429, "slow down", retry_after="0"), ExitCode.UNAVAILABLE, "ExpertUnavailable", "429 - slow down (after 6 attempts)"
     ),
     "500": Failure(error(500, "out of order"), ExitCode.UNAVAILABLE, "ExpertUnavailable", "500 - out of order (after 6 attempts)"),
     "garbage": Failure(Answer(body=b"<html>"), ExitCode.UNAVAILABLE, "ExpertUnavailable", "unreadable reply"),
-    "nothing": Failure(Answer(hang=True), ExitCode.UNAVAILABLE, "ExpertUnavailable", "no answer within 1 s"),
+    "nothing": Failure(Answer(hang=True), ExitCode.UNAVAILABLE, "ExpertUnavailable", f"no answer within {SILENCE} s"),
     "401": Failure(error(401, "who are you"), ExitCode.NO_PERMISSION, "ExpertUnauthorized", "who are you"),
 }
 
@@ -189,16 +191,22 @@ def experts(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Callable[[
     return lambda name: futures[name].result()
 
 
+def asks(desk: Desk, endpoint: Json) -> None:
+    desk.job(ALIGN | {"expert": {"openai": endpoint}, "rewrite": {"maxRetries": 0}})
+
+
 def fail_and_mend(name: str, desk: Desk, server: OpenAIServer) -> Told:
     failure = FAILURES[name]
-    endpoint = {"model": name, "endpoint": server.url, "timeoutSeconds": 1, "limits": {"concurrency": ANSWERED}}
+    endpoint = {"model": name, "endpoint": server.url, "limits": {"concurrency": ANSWERED}}
+    impatient = {"timeoutSeconds": SILENCE} if failure.answer.hang else {}
     desk.put("corpus/a.jsonl", GOOD)
-    desk.job(ALIGN | {"expert": {"openai": endpoint}, "rewrite": {"maxRetries": 0}})
+    asks(desk, endpoint | impatient)
     server.script.extend([Answer(body=completion("نص آخر"))] * ANSWERED)
     server.forever = failure.answer
     desk.fails(failure.code, failure.reason, server.url, failure.told)
     prefix = next(f"steps/rewrite/{step.digest}" for step in desk.status().steps if step.name == "rewrite")
     before, server.forever = len(server.requests), None
+    asks(desk, endpoint)
     desk.goes_on()
     return Told(len(server.requests) - before, [row["id"] for row in rows(desk.store, prefix, "documents")])
 
