@@ -135,7 +135,7 @@ def runs(site: Site, job: str, pods: int = 1) -> None:
         found = [pod for pod in site.every("Pod") if pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] == job]
         return [(pod["status"]["phase"], "deletionTimestamp" in pod["metadata"]) for pod in found] == [("Running", False)] * pods
 
-    site.wait(look, f"{pods} running pods of {job}", 60)
+    site.wait(look, f"{pods} running pods of {job}")
 
 
 def hold(site: Site, *steps: str) -> None:
@@ -164,25 +164,25 @@ def doctor(site: Site, name: str) -> tuple[int, str]:
 def test_a_job_waits_with_kueues_words_and_goes_on_when_there_is_more_quota(site: Site) -> None:
     occupy(site)
     site.apply("EvalJob", "second", evaluation())
-    site.wait(lambda: "insufficient unused quota for nvidia.com/gpu" in says(site, "EvalJob", "second"), "Kueue's words", 30)
+    site.wait(lambda: "insufficient unused quota for nvidia.com/gpu" in says(site, "EvalJob", "second"), "Kueue's words")
     told = condition(workloads(site)["ej-second-evaluate-evaluate-0"], "QuotaReserved")
     assert says(site, "EvalJob", "second") == f"evaluate evaluate: {told['message']}"
-    site.reaches("EvalJob", "second", "Queued", told["reason"], 1)
+    site.reaches("EvalJob", "second", "Queued", told["reason"])
     set_quota(site, 1)
-    site.wait(lambda: "> maximum capacity (1)" in says(site, "EvalJob", "second"), "Kueue's new words", 30)
+    site.wait(lambda: "> maximum capacity (1)" in says(site, "EvalJob", "second"), "Kueue's new words")
     set_quota(site, 4)
     runs(site, "ej-second-evaluate-evaluate-0")
-    site.reaches("EvalJob", "second", "Running", "PodsRunning", 30)
+    site.reaches("EvalJob", "second", "Running", "PodsRunning")
 
 
 def test_look_ups_and_commits_pass_a_full_queue_and_every_other_job_is_one_workload(site: Site) -> None:
     occupy(site)
     site.apply("PretrainJob", "web", gang())
-    site.wait(lambda: "insufficient unused quota" in says(site, "PretrainJob", "web"), "a full queue", 60)
+    site.wait(lambda: "insufficient unused quota" in says(site, "PretrainJob", "web"), "a full queue")
     singles = {f"pj-web-{name}-0" for name in ("inspect-list", "tokenize-tokenizer", "tokenize-commit")}
     assert {job["metadata"]["name"] for job in site.every("Job") if condition(job, "Complete")} > singles
     release(site, "evaluate")
-    assert site.finished("PretrainJob", "web", 60)["state"] == "Complete", site.told()
+    assert site.finished("PretrainJob", "web")["state"] == "Complete", site.told()
     queued = {"pj-web-tokenize-tokenize-0", "pj-web-train-train-0", "ej-first-evaluate-evaluate-0"}
     assert set(workloads(site)) == queued < set(site.jobs())
 
@@ -192,7 +192,7 @@ def test_a_preempted_gang_goes_on_later_and_nothing_counts_as_failed(site: Site)
     site.apply("PretrainJob", "web", gang())
     runs(site, "pj-web-train-train-0", 2)
     site.apply("EvalJob", "urgent", evaluation(urgent=True))
-    status = site.reaches("PretrainJob", "web", "Queued", "Preempted", 30)
+    status = site.reaches("PretrainJob", "web", "Queued", "Preempted")
     assert "Preempted to accommodate a workload" in says(site, "PretrainJob", "web")
     assert {c["type"]: c["status"] for c in status["conditions"]} == {"Ready": "True", "Stalled": "False", "Running": "False"}
     runs(site, "ej-urgent-evaluate-evaluate-0")
@@ -200,7 +200,7 @@ def test_a_preempted_gang_goes_on_later_and_nothing_counts_as_failed(site: Site)
     release(site, "evaluate")
     runs(site, "pj-web-train-train-0", 2)
     release(site, "train")
-    status = site.finished("PretrainJob", "web", 60)
+    status = site.finished("PretrainJob", "web")
     (train,) = [step for step in status["steps"] if step["name"] == "train"]
     assert (status["state"], train["attempt"], train["failures"], train["disruptions"]) == ("Complete", 0, 0, 0)
     assert not [
@@ -211,21 +211,21 @@ def test_a_preempted_gang_goes_on_later_and_nothing_counts_as_failed(site: Site)
 def test_a_job_is_suspended_and_resumed_in_the_queue_and_out_of_it(site: Site) -> None:
     occupy(site)
     site.apply("EvalJob", "second", evaluation())
-    site.reaches("EvalJob", "second", "Queued", seconds=30)
+    site.reaches("EvalJob", "second", "Queued")
     site.apply("EvalJob", "second", evaluation(suspend=True))
-    status = site.reaches("EvalJob", "second", "Suspended", seconds=30)
+    status = site.reaches("EvalJob", "second", "Suspended")
     assert status["cost"].get("acceleratorSeconds", 0) == 0
-    site.wait(lambda: list(workloads(site)) == ["ej-first-evaluate-evaluate-0"], "no Workload of a suspended job", 30)
+    site.wait(lambda: list(workloads(site)) == ["ej-first-evaluate-evaluate-0"], "no Workload of a suspended job")
 
     site.apply("EvalJob", "first", evaluation(suspend=True))
-    site.reaches("EvalJob", "first", "Suspended", seconds=30)
+    site.reaches("EvalJob", "first", "Suspended")
     site.apply("EvalJob", "second", evaluation())
     runs(site, "ej-second-evaluate-evaluate-1")
     site.apply("EvalJob", "first", evaluation())
-    site.reaches("EvalJob", "first", "Queued", seconds=30)
+    site.reaches("EvalJob", "first", "Queued")
     release(site, "evaluate")
     for name in ("first", "second"):
-        assert site.finished("EvalJob", name, 60)["state"] == "Complete", site.told()
+        assert site.finished("EvalJob", name)["state"] == "Complete", site.told()
     assert set(workloads(site)) == {f"ej-{name}-evaluate-evaluate-1" for name in ("first", "second")}
 
 
@@ -240,13 +240,13 @@ def test_two_gangs_that_fit_only_one_at_a_time_run_one_after_the_other(site: Sit
     def waiting() -> str | None:
         return next((name for name in names if "insufficient unused quota" in says(site, "PretrainJob", name)), None)
 
-    second = site.wait(waiting, "a gang that waits", 60)
+    second = site.wait(waiting, "a gang that waits")
     (first,) = {*names} - {second}
     runs(site, f"pj-{first}-train-train-0", 2)
     runs(site, f"pj-{second}-train-train-0", 0)
     release(site, "train")
     for name in names:
-        assert site.finished("PretrainJob", name, 60)["state"] == "Complete", site.told()
+        assert site.finished("PretrainJob", name)["state"] == "Complete", site.told()
     before, after = ((site.get("Job", f"pj-{name}-train-train-0") or {})["status"] for name in (first, second))
     assert before["completionTime"] <= after["startTime"]
 
@@ -257,14 +257,14 @@ def test_a_sharded_step_starts_with_the_pods_that_there_is_quota_for(site: Site)
     runs(site, "ej-web-evaluate-evaluate-0")
     assert (site.get("Job", "ej-web-evaluate-evaluate-0") or {})["spec"]["parallelism"] == 1
     release(site, "evaluate")
-    assert site.finished("EvalJob", "web", 60)["state"] == "Complete", site.told()
+    assert site.finished("EvalJob", "web")["state"] == "Complete", site.told()
 
 
 def test_the_documented_queues_give_each_step_its_nodes(theatre: Stage) -> None:
     site = theatre.site("team-a")
     apply(theatre.plane, example())
     site.apply("PretrainJob", "web", gang(resources={"cpu": "1"}, trainResources={"nodes": 2, "gpusPerNode": 8, "cpu": "1"}))
-    assert site.finished("PretrainJob", "web", 60)["state"] == "Complete", site.told()
+    assert site.finished("PretrainJob", "web")["state"] == "Complete", site.told()
     templates = {name: (site.get("Job", name) or {})["spec"]["template"]["spec"] for name in workloads(site)}
     assert {name: template.get("nodeSelector", {}) for name, template in templates.items()} == {
         "pj-web-tokenize-tokenize-0": {},
@@ -284,7 +284,7 @@ def test_a_job_whose_quota_is_reserved_tells_what_it_waits_for_besides(theatre: 
     site = theatre.site()
     make_queue(site, 2, admissionChecksStrategy={"admissionChecks": [{"name": "budget"}]})
     site.apply("EvalJob", "web", evaluation())
-    site.wait(lambda: "budget is Pending" in says(site, "EvalJob", "web"), "the admission check", 30)
+    site.wait(lambda: "budget is Pending" in says(site, "EvalJob", "web"), "the admission check")
     assert site.status("EvalJob", "web")["state"] == "Queued"
 
 
@@ -293,7 +293,7 @@ def test_a_job_whose_quota_is_reserved_tells_what_it_waits_for_besides(theatre: 
 
 def test_doctor_tells_of_a_queue_that_does_not_exist(site: Site) -> None:
     site.apply("EvalJob", "web", evaluation(queueName="reserch"))
-    site.wait(lambda: "LocalQueue reserch" in says(site, "EvalJob", "web"), "Kueue's words", 30)
+    site.wait(lambda: "LocalQueue reserch" in says(site, "EvalJob", "web"), "Kueue's words")
     code, told = doctor(site, "web")
     assert code == 78
     assert "EvalJob/web is Queued" in told
@@ -303,7 +303,7 @@ def test_doctor_tells_of_a_queue_that_does_not_exist(site: Site) -> None:
 
 def test_doctor_tells_of_a_step_that_can_never_fit(site: Site) -> None:
     site.apply("EvalJob", "web", evaluation(gpus=8))
-    site.wait(lambda: "maximum capacity" in says(site, "EvalJob", "web"), "Kueue's words", 30)
+    site.wait(lambda: "maximum capacity" in says(site, "EvalJob", "web"), "Kueue's words")
     code, told = doctor(site, "web")
     assert (code, "(8) > maximum capacity (2)" in told) == (78, True), told
     assert "gpusPerNode" in told
@@ -314,13 +314,13 @@ def test_a_kueue_that_is_away_is_told_until_it_is_back(theatre: Stage, site: Sit
     theatre.kueue.stop()
     try:
         site.apply("EvalJob", "web", evaluation())
-        site.wait(lambda: [event for event in site.every("Event") if event["reason"] == "ChildRefused"], "event", 30)
+        site.wait(lambda: [event for event in site.every("Event") if event["reason"] == "ChildRefused"], "event")
         code, told = doctor(site, "web")
         assert (code, "mjob.kb.io" in told, "Kueue" in told) == (78, True, True), told
     finally:
         theatre.kueue.start()
     runs(site, "ej-web-evaluate-evaluate-0")
-    site.reaches("EvalJob", "web", "Running", seconds=30)
+    site.reaches("EvalJob", "web", "Running")
     code, told = doctor(site, "web")
     assert (code, "mjob.kb.io" in told) == (0, False), told
     release(site, "evaluate")
@@ -338,9 +338,9 @@ def test_where_nothing_starts_without_a_queue_short_jobs_have_their_own(theatre:
         with running_operator(theatre.plane, theatre.s3, tmp_path, **settings):
             occupy(site)
             site.apply("EvalJob", "second", evaluation())
-            site.wait(lambda: "insufficient unused quota" in says(site, "EvalJob", "second"), "a full queue", 30)
+            site.wait(lambda: "insufficient unused quota" in says(site, "EvalJob", "second"), "a full queue")
             release(site, "evaluate")
-            assert site.finished("EvalJob", "second", 60)["state"] == "Complete", site.told()
+            assert site.finished("EvalJob", "second")["state"] == "Complete", site.told()
             queues = {name: workload["spec"]["queueName"] for name, workload in workloads(site).items()}
             assert {name: queue for name, queue in queues.items() if "second" in name} == {
                 "ej-second-inspect-list-0": "short",
@@ -350,7 +350,7 @@ def test_where_nothing_starts_without_a_queue_short_jobs_have_their_own(theatre:
                 "ej-second-report-commit-0": "short",
             }
         plain.apply("EvalJob", "web", evaluation())
-        plain.reaches("EvalJob", "web", "Queued", "Inadmissible", seconds=30)
+        plain.reaches("EvalJob", "web", "Queued", "Inadmissible")
         code, told = doctor(plain, "web")
         assert (code, "kueue.shortQueue" in told) == (78, True), told
     finally:
