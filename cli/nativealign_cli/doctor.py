@@ -57,13 +57,12 @@ def _machine(home: Home) -> Iterator[Finding]:
         sys.version_info >= (3, 11), f"Python {version}", "" if sys.version_info >= (3, 11) else "nativealign needs 3.11 or newer"
     )
     for package, extra in PACKAGES.items():
-        present = is_installed(package)
-        optional = extra == "operator"
-        yield Finding(
-            present or optional,
-            f"{package} {'is' if present else 'is not'} installed",
-            "" if present else f"pip install 'nativealign[{extra}]'",
-        )
+        if is_installed(package):
+            yield Finding(True, f"{package} is installed")
+        elif extra == "operator":
+            yield Finding(True, f"{package} is not installed, which only clusters need: pip install 'nativealign[{extra}]'")
+        else:
+            yield Finding(False, f"{package} is not installed", f"pip install 'nativealign[{extra}]'")
     free = shutil.disk_usage(home.root if home.root.is_dir() else ".").free
     yield Finding(
         free >= MINIMUM_DISK,

@@ -86,8 +86,9 @@ async def connected(context: str | None, namespace: str) -> AsyncIterator[Remote
     """The cluster of the user's kubeconfig."""
     configuration = Configuration()
     try:
+        current = _current_context()
         await load_kube_config(  # type: ignore[no-untyped-call]
-            os.environ.get("KUBECONFIG") or None, context=context or _current_context(), client_configuration=configuration
+            os.environ.get("KUBECONFIG") or None, context=context or current, client_configuration=configuration
         )
         client = ApiClient(configuration)
     # the library lets through whatever a file with a mistake makes it stumble over
@@ -97,11 +98,31 @@ async def connected(context: str | None, namespace: str) -> AsyncIterator[Remote
         yield Remote(Cluster(client), namespace)
 
 
+def _kubeconfigs() -> dict[Path, Json]:
+    """Contents of the user's kubeconfig, or of the several that KUBECONFIG names."""
+    named = [Path(path) for path in os.environ.get("KUBECONFIG", "").split(os.pathsep) if path]
+    paths = named or [Path.home() / ".kube" / "config"]
+    found = {path: _read_kubeconfig(path) for path in paths if path.is_file()}
+    if not found:
+        raise ConfigException(f"there is no file {', '.join(map(str, paths))}")
+    return found
+
+
+def _read_kubeconfig(path: Path) -> Json:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigException(f"{path}:{line}: not YAML: {error.problem}") from None
+    if not isinstance(content, dict):
+        raise ConfigException(f"{path} is no kubeconfig")
+    return content
+
+
 def _current_context() -> str | None:
     """Of several files the first that names one counts, as for kubectl; the library would take the last."""
-    paths = [Path(path) for path in os.environ.get("KUBECONFIG", "").split(os.pathsep) if path]
-    contents = (yaml.safe_load(path.read_text()) for path in paths if path.is_file())
-    return next((content["current-context"] for content in contents if content.get("current-context")), None)
+    named = (content.get("current-context") for content in _kubeconfigs().values())
+    return next(filter(None, named), None)
 
 
 def ask(work: Coroutine[Any, Any, int], err: Console) -> int:

@@ -101,7 +101,9 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 
 def load_manifests(text: str, source: str) -> list[Manifest]:
-    """The documents of a YAML (or JSON) text. Empty documents are left out. Raises ManifestError where it is not YAML."""
+    """The documents of a YAML (or JSON) text; instead of a List, as `kubectl get -o yaml` prints several objects, its items. Empty
+    documents are left out. Raises ManifestError where it is not YAML.
+    """
     manifests = []
     try:
         loader = _KubectlLoader(text)
@@ -110,7 +112,7 @@ def load_manifests(text: str, source: str) -> list[Manifest]:
             node = loader.get_node()
             value = _construct(node, (), lines) if node else None
             if value is not None:
-                manifests.append(Manifest(source, value, lines))
+                manifests += _items(Manifest(source, value, lines))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ManifestError([Problem(source, mark.line + 1 if mark else 1, "", f"not YAML: {error.problem}")]) from None
@@ -121,6 +123,20 @@ def load_manifests(text: str, source: str) -> list[Manifest]:
             [Problem(source, 1, "", "not a manifest: nested too deeply, or an alias inside its own anchor")]
         ) from None
     return manifests
+
+
+def _items(manifest: Manifest) -> list[Manifest]:
+    value, lines = manifest.value, manifest.lines
+    items = (
+        value.get("items") if isinstance(value, dict) and (value.get("apiVersion"), value.get("kind")) == ("v1", "List") else None
+    )
+    if not isinstance(items, list):
+        return [manifest]
+    own: list[dict[Location, int]] = [{} for _ in items]
+    for location, line in lines.items():
+        if len(location) > 1 and location[0] == "items":
+            own[int(location[1])][location[2:]] = line
+    return [Manifest(manifest.source, item, found) for item, found in zip(items, own, strict=True)]
 
 
 def _construct(node: yaml.Node, location: Location, lines: dict[Location, int]) -> Any:

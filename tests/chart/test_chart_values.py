@@ -71,6 +71,14 @@ def test_wrong_values_are_refused_by_name(tool: str, name: str) -> None:
     assert says in done.stderr
 
 
+@pytest.mark.parametrize("tool", HELMS)
+def test_a_group_that_is_taken_away_is_refused_by_name(tool: str) -> None:
+    groups = [name for name, value in yaml.safe_load((CHART / "values.yaml").read_text()).items() if isinstance(value, dict)]
+    done = render(dict.fromkeys(groups), tool=tool)
+    assert done.returncode != 0
+    assert [name for name in groups if f"'{name}'" not in done.stderr] == []
+
+
 # what the operator gets
 
 

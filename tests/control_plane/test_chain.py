@@ -79,15 +79,23 @@ def test_three_jobs_in_the_wrong_order_become_a_chain(site: Site, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("", "no cluster"), ("{clusters: [", "no cluster"), ("just text", "no cluster")],
+    [
+        (None, "there is no file {}"),
+        ("", "{} is no kubeconfig"),
+        ("clusters: [", "{}:1: not YAML: expected the node content"),
+        ("just text", "{} is no kubeconfig"),
+        ("current-context: gone", "Expected object with name gone"),
+    ],
 )
-def test_a_kubeconfig_with_a_mistake_is_one_line(content: str, told: str, tmp_path: Path) -> None:
+def test_a_kubeconfig_with_a_mistake_is_one_line(content: str | None, told: str, tmp_path: Path) -> None:
     """And no exit code that `wait` has for an outcome."""
-    (tmp_path / "config").write_text(content)
+    if content is not None:
+        (tmp_path / "config").write_text(content)
     environment = {"KUBECONFIG": str(tmp_path / "config"), "PATH": os.environ["PATH"]}
     done = nativealign_on_cluster("wait", "aj/web", "-n", "team", cwd=tmp_path, environment=environment)
     assert (done.returncode, "Traceback" in done.stderr) == (66, False), done.stderr
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith("no cluster: ")
+    assert (told.format(tmp_path / "config") in done.stderr, done.stderr.count("\n")) == (True, 1), done.stderr
 
 
 def test_of_several_kubeconfigs_the_first_says_which_cluster(site: Site, tmp_path: Path) -> None:

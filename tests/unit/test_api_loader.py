@@ -36,6 +36,19 @@ def test_a_good_manifest_is_read(tmp_path: Path) -> None:
     assert (job.reference, job.metadata.namespace, path.name) == ("AlignJob/web", "default", "job.yaml")
 
 
+def test_a_list_is_its_items(tmp_path: Path) -> None:
+    """As `kubectl get -o yaml` prints several objects; lines are those of the file."""
+    items = "".join(
+        f"- {GOOD.replace('name: web', f'name: {name}', 1).replace(chr(10), chr(10) + '  ').rstrip()}\n" for name in "ab"
+    )
+    text = f"apiVersion: v1\nkind: List\nitems:\n{items}"
+    (tmp_path / "job.yaml").write_text(text)
+    assert [job.reference for job, _ in load_jobs([tmp_path / "job.yaml"])] == ["AlignJob/a", "AlignJob/b"]
+    assert _problems(tmp_path, f"{text}    suspend: 1\n") == ["job.yaml:24: spec.suspend: 1: input should be a valid boolean"]
+    [problem] = _problems(tmp_path, "apiVersion: v1\nkind: List\nitems: none\n")
+    assert problem.startswith('job.yaml:2: kind: "List" is not one of')
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
