@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import pytest
 from tests.chart.helm import CHART, HELMS, SCOPED, documents, environment, helm, of_kind
 from tests.cluster.control_plane import CRDS, ControlPlane
 from tests.cluster.s3 import free_port
+from tests.cluster.servers import wait_for
 
-WAIT_SECONDS = 60.0
 JOB = {
     "apiVersion": "nativealign.dev/v1alpha1",
     "kind": "AlignJob",
@@ -137,17 +136,18 @@ def test_the_rights_are_enough_for_the_operator(releases: Releases, values: dict
     plane = releases.plane
     releases.install("demo", "system", values)
     manifest = releases.run("get", "manifest", "demo", "--namespace", "system")
+    log = tmp_path / "operator.log"
     with operator(plane, manifest, tmp_path) as ask:
         try:
             created, job = plane.request("POST", "/apis/nativealign.dev/v1alpha1/namespaces/team-a/alignjobs", JOB)
             assert created == 201, job
-            wait(lambda: plane.request("GET", "/apis/batch/v1/namespaces/team-a/jobs")[1]["items"])
-            wait(lambda: plane.request("GET", "/api/v1/namespaces/team-a/events")[1]["items"])
+            wait_for(lambda: bool(plane.request("GET", "/apis/batch/v1/namespaces/team-a/jobs")[1]["items"]), "child Job", log)
+            wait_for(lambda: bool(plane.request("GET", "/api/v1/namespaces/team-a/events")[1]["items"]), "event", log)
             assert "nativealign_leader 1.0" in ask("metrics")[1]
             assert plane.request("GET", "/apis/nativealign.dev/v1alpha1/namespaces/team-a/alignjobs/web")[1]["status"]["state"]
-            log = (tmp_path / "operator.log").read_text()
-            assert "forbidden" not in log.lower(), log
-            assert "starting again" not in log, log
+            said = log.read_text()
+            assert "forbidden" not in said.lower(), said
+            assert "starting again" not in said, said
         finally:
             for kind in ("alignjobs.nativealign.dev", "jobs", "configmaps", "events"):
                 plane.kubectl("delete", kind, "--all", "--namespace=team-a", "--wait=false")
@@ -159,18 +159,12 @@ def test_an_operator_without_its_rights_is_not_ready_until_it_has_them(releases:
     (binding,) = of_kind(documents(manifest), "ClusterRoleBinding")
     path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
     assert releases.plane.request("DELETE", f"{path}/{binding['metadata']['name']}")[0] == 200
+    log = tmp_path / "operator.log"
     with operator(releases.plane, manifest, tmp_path) as ask:
-        wait(lambda: "cannot list resource" in (tmp_path / "operator.log").read_text())
+        wait_for(lambda: "cannot list resource" in log.read_text(), "complaint", log)
         assert (ask("readyz"), ask("healthz")) == ((503, "starting\n"), (200, "ok\n"))
         assert releases.plane.request("POST", path, binding)[0] == 201
-        wait(lambda: ask("readyz")[0] == 200)
-
-
-def wait(look: Any) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+        wait_for(lambda: ask("readyz")[0] == 200, "readiness", log)
 
 
 @contextmanager
@@ -193,7 +187,7 @@ def operator(plane: ControlPlane, manifest: str, folder: Path) -> Iterator[Any]:
     def ask(path: str) -> tuple[int, str]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+            with opener.open(f"http://127.0.0.1:{port}/{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
