@@ -81,7 +81,7 @@ def helm(tool: str, *arguments: str, folder: Path, given: Json | None = None) ->
     values = ["--values", "-"] if given is not None else []
     command = [str(binary(tool)), *arguments, *values]
     text = None if given is None else json.dumps(given)
-    return subprocess.run(command, input=text, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, input=text, env=env, capture_output=True, text=True, timeout=300)
 
 
 def render(

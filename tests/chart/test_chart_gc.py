@@ -120,6 +120,6 @@ def _names(plane: ControlPlane, account: str, folder: Path) -> tuple[int, bool]:
     names = folder / f"{account}.json"
     command = [sys.executable, "-m", "nativealign_operator.names", str(names)]
     environment = {"KUBECONFIG": str(folder / account), "PATH": os.environ["PATH"], "HOME": str(folder)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, names.exists() and DIGEST in json.loads(names.read_text())["digests"]

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", MATRIX)
 def test_kubeconform_accepts_every_object(name: str, schemas: Path) -> None:
     command = [binary("kubeconform"), "-strict", "-summary", "-output", "json", "-schema-location", f"{schemas}/{FILE}", "-"]
-    done = subprocess.run(command, input=manifest(objects(MATRIX[name])), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=manifest(objects(MATRIX[name])), capture_output=True, text=True, timeout=300)
     answer = json.loads(done.stdout)
     assert done.returncode == 0, answer["resources"]
     assert answer["summary"] == {"valid": len(objects(MATRIX[name])), "invalid": 0, "errors": 0, "skipped": 0}
@@ -40,7 +40,7 @@ def test_kubeconform_accepts_every_object(name: str, schemas: Path) -> None:
 def test_kubeconform_refuses_an_unknown_field(schemas: Path) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"prots": []}}
     command = [binary("kubeconform"), "-strict", "-schema-location", f"{schemas}/{FILE}", "-"]
-    done = subprocess.run(command, input=json.dumps(service), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=json.dumps(service), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "prots" in done.stdout
 
@@ -62,7 +62,7 @@ def test_kube_score_finds_nothing_critical(name: str) -> None:
 def test_kube_score_finds_nothing_critical_in_the_jobs() -> None:
     """Every child of the quickstart, and a gang with all fields of resources."""
     command = [sys.executable, "-m", "nativealign_cli.main", "render", ROOT / "examples" / "quickstart" / "quickstart.yaml"]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     gang = (ROOT / "tests" / "unit" / "render_two_nodes_rdma.yaml").read_text()
     assert critical(f"{rendered}\n---\n{gang}", EXCEPTIONS | OF_JOBS) == []
 
@@ -70,6 +70,6 @@ def test_kube_score_finds_nothing_critical_in_the_jobs() -> None:
 def critical(text: str, exceptions: Collection[str]) -> list[str]:
     ignored = [flag for check in exceptions for flag in ("--ignore-test", check)]
     command = [binary("kube-score"), "score", "--output-format", "ci", *ignored, "-"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=300)
     assert "[OK]" in done.stdout, done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith("[CRITICAL]")]

@@ -25,6 +25,8 @@ GIVEN = "NATIVEALIGN_TEST_KUBECONFIG"
 """Names the kubeconfig of a cluster to test on."""
 LOOPBACK = "127.0.0.1"
 IDLE_SECONDS = 60
+ANSWER_SECONDS = 120
+"""An apiserver itself gives a request up after 60 seconds, and says so."""
 SERVICES = "10.96.0.0/16"
 NODE = "node-0"
 USERS = {"admin": "system:masters", f"system:node:{NODE}": "system:nodes"}
@@ -73,7 +75,9 @@ class ControlPlane:
         """Run kubectl, with `given` as its standard input. The caller looks at the return code."""
         # no user's settings
         env = {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent), "PATH": os.environ["PATH"]}
-        return subprocess.run([binary("kubectl"), *arguments], input=given, env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [binary("kubectl"), *arguments], input=given, env=env, capture_output=True, text=True, timeout=ANSWER_SECONDS
+        )
 
     def install_crds(self) -> None:
         """The generated CRDs, until they are served."""
@@ -111,7 +115,7 @@ def _connection(port: int) -> Connection:
     """Takes the certificate that the apiserver made for itself a moment ago."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return Connection(LOOPBACK, port, timeout=60, context=context)
+    return Connection(LOOPBACK, port, timeout=ANSWER_SECONDS, context=context)
 
 
 def compact(etcd: Server) -> None:
@@ -184,7 +188,7 @@ def _given(kubeconfig: Path, folder: Path) -> ControlPlane:
     elif "token" not in user:
         raise RuntimeError(f"{GIVEN}: {kubeconfig} has neither a token nor a client certificate")
     address = urlsplit(server["server"])
-    connect = partial(Connection, str(address.hostname), address.port or 443, timeout=60, context=context)
+    connect = partial(Connection, str(address.hostname), address.port or 443, timeout=ANSWER_SECONDS, context=context)
     return ControlPlane(connect, connect(), user.get("token", ""), kubeconfig)
 
 

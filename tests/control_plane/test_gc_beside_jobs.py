@@ -28,7 +28,7 @@ def test_a_running_job_claims_its_data_which_stays_and_what_nobody_names_goes(si
         environment |= {"AWS_ACCESS_KEY_ID": site.s3.access_key, "AWS_SECRET_ACCESS_KEY": site.s3.secret_key}
         command = [sys.executable, "-m", "nativealign_cli.main", "gc", "--all-namespaces", "--store", f"s3://{site.s3.bucket}"]
         command += ["--min-age-hours", "0", "--delete"]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         site.kubelet.held.discard("clean")
