@@ -69,11 +69,16 @@ def validate(manifests: Manifests) -> None:
 
 
 @app.command()
-def render(manifests: Manifests) -> None:
+def render(
+    manifests: Manifests,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Namespace of the jobs that name none; default `default`.")
+    ] = None,
+) -> None:
     """Print the Kubernetes objects that the operator will create."""
     from nativealign_cli.rendering import render_jobs
 
-    sys.stdout.write(render_jobs([job for job, _ in load_jobs(manifests)]))
+    sys.stdout.write(render_jobs([job for job, _ in load_jobs(manifests)], namespace))
 
 
 @app.command()

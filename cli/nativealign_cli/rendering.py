@@ -22,8 +22,13 @@ PROVISIONAL = "nativealign.dev/provisional"
 IMAGE = "nativealign-workloads"
 
 
-def render_jobs(jobs: list[JobObject]) -> str:
-    """YAML documents of all phases of all jobs, in the order in which the operator creates them."""
+def render_jobs(jobs: list[JobObject], namespace: str | None = None) -> str:
+    """YAML documents of all phases of all jobs, in the order in which the operator creates them; `namespace` is that of jobs that
+    name none.
+    """
+    for job in jobs:
+        if namespace and "namespace" not in job.metadata.model_fields_set:
+            job.metadata.namespace = namespace
     documents = [document for job in jobs for document in _objects(job)]
     return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120)
 

@@ -15,8 +15,11 @@ from tests import specs
 
 from nativealign_api.common import Store
 from nativealign_api.kinds import KINDS
+from nativealign_api.loader import load_jobs
 from nativealign_api.plan import plan
 from nativealign_api.resolved import ResolvedJob, resolve
+from nativealign_api.vocabulary import LABEL_JOB
+from nativealign_cli.rendering import render_jobs
 from nativealign_operator.render import Rendered, RenderSettings, render_phase
 
 GOLDEN = Path(__file__).with_name("render_two_nodes_rdma.yaml")
@@ -233,3 +236,19 @@ def test_rendering_loads_neither_the_workloads_nor_torch() -> None:
 
 if __name__ == "__main__":
     print(_golden(), end="")
+
+
+def test_a_job_that_names_no_namespace_is_rendered_in_the_one_asked_for(tmp_path: Path) -> None:
+    manifest = """\
+apiVersion: nativealign.dev/v1alpha1
+kind: AlignJob
+metadata: {{name: {name}}}
+spec:
+  corpora: [{{name: web, uri: "s3://corpora/web/"}}]
+  expert: {{rules: {{}}}}
+  store: {{endpoint: "https://s3", bucket: aligned}}
+"""
+    (tmp_path / "jobs.yaml").write_text(manifest.format(name="free") + "---\n" + manifest.format(name="bound, namespace: own"))
+    objects = list(yaml.safe_load_all(render_jobs([job for job, _ in load_jobs([tmp_path / "jobs.yaml"])], "research")))
+    where = {(item["metadata"]["labels"][LABEL_JOB], item["metadata"]["namespace"]) for item in objects}
+    assert where == {("free", "research"), ("bound", "own")}
