@@ -86,9 +86,11 @@ async def connected(context: str | None, namespace: str) -> AsyncIterator[Remote
     """The cluster of the user's kubeconfig."""
     configuration = Configuration()
     try:
-        current = _current_context()
+        kubeconfigs = _kubeconfigs()
         await load_kube_config(  # type: ignore[no-untyped-call]
-            os.environ.get("KUBECONFIG") or None, context=context or current, client_configuration=configuration
+            os.environ.get("KUBECONFIG") or None,
+            context=context or _current_context(kubeconfigs),
+            client_configuration=configuration,
         )
         client = ApiClient(configuration)
     # the library lets through whatever a file with a mistake makes it stumble over
@@ -98,11 +100,13 @@ async def connected(context: str | None, namespace: str) -> AsyncIterator[Remote
         yield Remote(Cluster(client), namespace)
 
 
-def _kubeconfigs() -> dict[Path, Json]:
-    """Contents of the user's kubeconfig, or of the several that KUBECONFIG names."""
+def _kubeconfigs() -> list[Json]:
+    """The user's kubeconfig, or the several that KUBECONFIG names, in their order. Raises ConfigException where there is no file,
+    or where one holds something else.
+    """
     named = [Path(path) for path in os.environ.get("KUBECONFIG", "").split(os.pathsep) if path]
     paths = named or [Path.home() / ".kube" / "config"]
-    found = {path: _read_kubeconfig(path) for path in paths if path.is_file()}
+    found = [_read_kubeconfig(path) for path in paths if path.is_file()]
     if not found:
         raise ConfigException(f"there is no file {', '.join(map(str, paths))}")
     return found
@@ -119,10 +123,9 @@ def _read_kubeconfig(path: Path) -> Json:
     return content
 
 
-def _current_context() -> str | None:
+def _current_context(kubeconfigs: list[Json]) -> str | None:
     """Of several files the first that names one counts, as for kubectl; the library would take the last."""
-    named = (content.get("current-context") for content in _kubeconfigs().values())
-    return next(filter(None, named), None)
+    return next(filter(None, (kubeconfig.get("current-context") for kubeconfig in kubeconfigs)), None)
 
 
 def ask(work: Coroutine[Any, Any, int], err: Console) -> int:

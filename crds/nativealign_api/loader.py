@@ -126,14 +126,14 @@ def load_manifests(text: str, source: str) -> list[Manifest]:
 
 
 def _items(manifest: Manifest) -> list[Manifest]:
-    value, lines = manifest.value, manifest.lines
-    items = (
-        value.get("items") if isinstance(value, dict) and (value.get("apiVersion"), value.get("kind")) == ("v1", "List") else None
-    )
-    if not isinstance(items, list):
-        return [manifest]
+    """The items of a List; anything else as it is."""
+    match manifest.value:
+        case {"apiVersion": "v1", "kind": "List", "items": list(items)}:
+            pass
+        case _:
+            return [manifest]
     own: list[dict[Location, int]] = [{} for _ in items]
-    for location, line in lines.items():
+    for location, line in manifest.lines.items():
         if len(location) > 1 and location[0] == "items":
             own[int(location[1])][location[2:]] = line
     return [Manifest(manifest.source, item, found) for item, found in zip(items, own, strict=True)]

@@ -80,22 +80,22 @@ class Site:
         """Looks until there is something."""
         return poll(look, what, seconds, self.told)
 
-    def finished(self, kind: str, name: str, seconds: float = WAIT_SECONDS) -> Json:
+    def finished(self, kind: str, name: str) -> Json:
         """The status of a job that has ended."""
 
         def look() -> Json | None:
             status = self.status(kind, name)
             return status if status.get("state") in ENDED else None
 
-        return self.wait(look, f"end of {kind}/{name}", seconds)
+        return self.wait(look, f"end of {kind}/{name}")
 
-    def reaches(self, kind: str, name: str, state: str, reason: str = "", seconds: float = WAIT_SECONDS) -> Json:
+    def reaches(self, kind: str, name: str, state: str, reason: str = "") -> Json:
         def look() -> Json | None:
             status = self.status(kind, name)
             told = next((c["reason"] for c in status.get("conditions", []) if c["type"] == "Ready"), "")
             return status if status.get("state") == state and reason in ("", told) else None
 
-        return self.wait(look, f"{kind}/{name} {state} {reason}", seconds)
+        return self.wait(look, f"{kind}/{name} {state} {reason}")
 
     def jobs(self) -> list[str]:
         return sorted(job["metadata"]["name"] for job in self.every("Job"))

@@ -234,10 +234,6 @@ def test_rendering_loads_neither_the_workloads_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-if __name__ == "__main__":
-    print(_golden(), end="")
-
-
 def test_a_job_that_names_no_namespace_is_rendered_in_the_one_asked_for(tmp_path: Path) -> None:
     manifest = """\
 apiVersion: nativealign.dev/v1alpha1
@@ -252,3 +248,7 @@ spec:
     objects = list(yaml.safe_load_all(render_jobs([job for job, _ in load_jobs([tmp_path / "jobs.yaml"])], "research")))
     where = {(item["metadata"]["labels"][LABEL_JOB], item["metadata"]["namespace"]) for item in objects}
     assert where == {("free", "research"), ("bound", "own")}
+
+
+if __name__ == "__main__":
+    print(_golden(), end="")
